@@ -1,9 +1,9 @@
 """Composes hip-hop beats for the TR-808 kit.
 
-The example data need beats that differ in what a caption can say: tempo, key, feel, what
-plays. Each beat is drawn from a style (trap, drill, boom bap ...) as a producer would build
-it: a bar A, its variation, A again and a bar B with a fill, the 808 bass on the kick's steps.
-The facts of a beat are read off its hits, so that what is said of it is what sounds.
+The example data needs beats that differ in what a caption can say: tempo, key, feel, instruments.
+Each beat is drawn from a style (trap, drill, boom bap ...) as a producer would build it: a bar A,
+its variation, A again and a bar B with a fill, the 808 bass on the steps of the kick. The facts of
+a beat are derived from its hits, so that they describe what actually sounds.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from musicgen_lora.beats.sequencer import NOTE_NAMES, STEPS_PER_BAR, Hit, Patter
 
 @dataclass(frozen=True)
 class Style:
-    """What the beats of a style have in common; odds are 0 to 1.
+    """The common properties of a style's beats; odds are 0 to 1.
 
     Args:
         backbeats: steps of the snare; (8,) is half-time: the beat feels half as fast.
-        swing: least and most, see `sequencer.Pattern`.
-        kick_odds: of a kick at a step of the bar; step 0 always has one.
-        hat_steps: distances between hi-hats that it uses, in sixteenths.
-        roll_odds: of a hi-hat roll in a beat of the bar.
-        glide_odds: of a glide in a bass note long enough.
+        swing: minimum and maximum, see `sequencer.Pattern`.
+        kick_odds: odds of a kick at a step of the bar; step 0 always has one.
+        hat_steps: distances between hi-hats, in sixteenths.
+        roll_odds: odds of a hi-hat roll in a beat of the bar.
+        glide_odds: odds of a glide in a bass note that is long enough.
     """
 
     bpm: tuple[int, int]
@@ -78,8 +78,8 @@ class Beat:
     """A composed beat and the facts about it.
 
     Args:
-        bpm: quarter notes a minute, as a sequencer shows it; half-time beats feel half of it.
-        key: as in "C# minor"; None when nothing but drums plays.
+        bpm: quarter notes per minute, as a sequencer shows it; half-time beats feel half of it.
+        key: as in "C# minor"; None if only drums play.
         swing: see `sequencer.Pattern`.
         half_time: the backbeat falls on beat 3 only.
     """
@@ -98,13 +98,13 @@ class Beat:
 
 
 def beat_facts(beat: Beat) -> dict[str, object]:
-    """The beat's facts for a data set: bpm, key (left out when None) and tags."""
+    """The beat's facts for a dataset: bpm, key (omitted if None) and tags."""
     facts: dict[str, object] = {"bpm": beat.bpm, "tags": list(beat.tags)}
     return facts if beat.key is None else {**facts, "key": beat.key}
 
 
 def render_beat(beat: Beat, sample_rate: int, *, seed: int = 0) -> np.ndarray:
-    """Waveform `[1, N]` of a beat, float32; its last 5 ms are faded."""
+    """Render a beat to a waveform `[1, N]`, float32; its last 5 ms are faded out."""
     kit = load_kit808(sample_rate, bass_decay_s=beat.bass_decay_s, bass_drive=beat.bass_drive)
     waveform = render(
         beat.pattern,
@@ -120,14 +120,14 @@ def render_beat(beat: Beat, sample_rate: int, *, seed: int = 0) -> np.ndarray:
 
 
 def make_beat(seed: int | Sequence[int], *, duration_s: float = 15.0) -> Beat:
-    """Composes a beat of whole bars, about `duration_s` long; the same seed, the same beat."""
+    """Composes a beat of whole bars, about `duration_s` long; the same seed gives the same beat."""
     rng = np.random.default_rng(seed)
     name = str(rng.choice(list(STYLE_SHARES), p=list(STYLE_SHARES.values())))
     style = STYLES[name]
     bpm = int(rng.integers(style.bpm[0], style.bpm[1] + 1))
     bars = _form(duration_s * bpm / 240.0)
     swing = round(float(rng.uniform(*style.swing)), 3)
-    # Most 808 records sit where the bass is both low and audible, D# to A#.
+    # Most 808 records are in keys where the bass is both low and audible, D# to A#.
     tonic = int(rng.choice(12, p=np.array([2, 3, 3, 4, 4, 4, 4, 4, 3, 3, 3, 2]) / 39))
     has_bass = rng.random() < 0.87
     density = (0.4, 0.8, 1.0, 1.0, 1.3)[rng.integers(5)]
@@ -168,13 +168,13 @@ def make_beat(seed: int | Sequence[int], *, duration_s: float = 15.0) -> Beat:
 
 
 def _form(n_bars: float) -> str:
-    """A letter for each bar: A, its variation a, and B, the last of each four."""
+    """A letter for each bar: A, its variation a, and B, the last of every four."""
     n_whole = max(2, 2 * round(n_bars / 2.0))
     return ("AaAB" * n_whole)[: n_whole - 1] + "B"
 
 
 def _tags(style: str, pattern: Pattern, half_time: bool) -> tuple[str, ...]:
-    """What the pattern is and what plays in it, read off its hits."""
+    """The character of the pattern and its instruments, derived from its hits."""
     tracks = pattern.tracks
     strokes = sum(len(hits) for track, hits in tracks.items() if track != "sub") / pattern.n_bars
     tags = [style, "half-time"] if half_time else [style]
@@ -191,7 +191,7 @@ def _tags(style: str, pattern: Pattern, half_time: bool) -> tuple[str, ...]:
     for tag, names in _INSTRUMENTS.items():
         played[tag] = [hit for name in names for hit in tracks.get(name, ())]
     for tag, hits in played.items():
-        # In half of the bars at least: a fill alone does not count.
+        # In at least half of the bars: a fill alone does not count.
         if len({hit.step // STEPS_PER_BAR for hit in hits}) >= pattern.n_bars / 2:
             tags.append(tag)
     if any(hit.pitch is not None for hit in tracks.get("cowbell", ())):
@@ -221,13 +221,13 @@ def _bass_tags(line: Sequence[Hit], bpm: float) -> list[str]:
 
 
 def _hat_tags(hits: Sequence[Hit]) -> list[str]:
-    """The grid that most strokes keep to, and whether faster strokes roll between."""
+    """The grid of most strokes, and whether there are faster rolls between them."""
     distances = np.diff(sorted(hit.step for hit in hits))
     distances = distances[(distances > 0.01) & (distances < 4.01)]
     if np.sum(distances > 0.45) < 4:
         return []
     names = {0.5: "1/32 hi-hats", 1.0: "1/16 hi-hats", 4 / 3: "triplet hi-hats", 2.0: "1/8 hi-hats"}
-    # By the time that each distance fills, as many fast strokes make a short roll.
+    # Weighted by the time that each distance fills, as a short roll has many fast strokes.
     values, counts = np.unique(np.round(distances[distances > 0.45], 2), return_counts=True)
     common = float(values[(values * counts).argmax()])
     tags = [name for distance, name in names.items() if abs(distance - common) < 0.02]
@@ -274,11 +274,11 @@ _TEMPLATES = (
 
 
 def caption(beat: Beat, seed: int | Sequence[int]) -> str:
-    """One wording of the beat's facts: style, tempo, key and a choice of what plays."""
+    """One wording of the beat's facts: style, tempo, key and some of the instruments."""
     rng = np.random.default_rng(seed)
     tags = beat.tags
     named = [tag for tag in tags if tag in _WORDS]
-    # The bass, or its absence, is always named; of the rest at most five things.
+    # The bass, or its absence, is always named; of the rest at most five tags.
     first = [_bass_words(rng, tags)] if "808 bass" in tags else []
     if "rolling hi-hats" in named:
         named = [tag for tag in named if tag == "rolling hi-hats" or not tag.endswith("/8 hi-hats")]

@@ -1,9 +1,9 @@
-"""The TR-808 kit: its recorded drums, and the bass that its kick grew into.
+"""The TR-808 kit: its recorded drums, and the bass that developed from its kick.
 
-The recordings give the drums. The "808 bass" of hip-hop is that machine's kick, tuned and left
-to ring for a second or two; the recorded kicks last 0.2 to 0.4 s, so the bass is synthesised
-here the way the circuit made it: a decaying sine whose pitch drops at the attack, driven a
-little so that small speakers hear it.
+The drums are recordings. The "808 bass" of hip-hop is that machine's kick, tuned and left to ring
+for a second or two; the recorded kicks last 0.2 to 0.4 s, so the bass is synthesised here the way
+the circuit made it: a decaying sine whose pitch drops at the attack, slightly overdriven so that it
+is audible on small speakers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import soxr
 from musicgen_lora.beats.sequencer import Channel, Hit, Kit, Voice, one_shot
 
 COWBELL_PITCH = 78.44
-"""MIDI note of the cowbell's stronger tone, 759 Hz; the weaker one is near a fifth below."""
+"""MIDI note of the cowbell's stronger tone, 759 Hz; the weaker one is about a fifth below."""
 
 _RECORDINGS: dict[str, tuple[str, float]] = {
     # track: (file, gain in dB). All recordings peak at full scale, so the gains are the mix.
@@ -58,7 +58,7 @@ def load_kit808(sample_rate: int, *, bass_decay_s: float = 1.2, bass_drive: floa
 
     Tracks: kick, kick_long, sub, snare, snare_tight, clap, closed_hat, open_hat, ride, cowbell,
     clave, tom_low, tom_mid, tom_high, conga_low, conga_mid, conga_high. `sub` and `cowbell`
-    follow a hit's pitch. A closed hat cuts the open one, and a bass note the one before.
+    follow a hit's pitch. A closed hat cuts the open one, and a bass note the previous one.
 
     Args:
         bass_decay_s: time constant of the bass notes' decay.
@@ -72,7 +72,7 @@ def load_kit808(sample_rate: int, *, bass_decay_s: float = 1.2, bass_drive: floa
         )
         for track, (name, gain_db) in _RECORDINGS.items()
     }
-    # The kick is the attack of the note: the bass makes room for it and swells behind.
+    # The kick is the attack of the note: the bass ducks under it and swells after it.
     kit["sub"] = Channel(
         bass_voice(bass_decay_s, bass_drive),
         gain_db=-8.0,
@@ -116,7 +116,7 @@ def bass_voice(decay_s: float = 1.2, drive: float = 1.5) -> Voice:
         phase = 2.0 * np.pi * np.cumsum(frequency) / sample_rate
         envelope = np.exp(-time_s / decay_s) * np.clip(time_s / 0.002, 0.0, 1.0)
         envelope *= 0.5 + 0.5 * np.cos(np.pi * np.clip((time_s - sounding_s) / release_s, 0.0, 1.0))
-        # A touch of the octave makes the saturation's harmonics even as well as odd.
+        # A touch of the octave gives the saturation even harmonics as well as odd ones.
         note = envelope * (np.sin(phase) + 0.06 * np.sin(2.0 * phase))
         if drive > 0.0:
             note = np.tanh(drive * note) / np.tanh(drive)

@@ -1,8 +1,8 @@
 """The parts of an 808 beat: kick, bass, backbeat, hi-hats, colour, fills and drops.
 
-Each function draws one part as hits, from plain odds; `beats808` puts them together. `bars`
-is the form of the beat: a letter for each bar, A, its variation a, or B, which closes a
-phrase of four. `density` is 1 for a usual beat, below it sparse, above it busy.
+Each function draws one part as hits, from plain odds; `beats808` combines them. `bars` is the form
+of the beat: a letter for each bar, A, its variation a, or B, which closes a phrase of four.
+`density` is 1 for an ordinary beat, less for a sparse and more for a busy one.
 """
 
 from __future__ import annotations
@@ -57,18 +57,18 @@ def kick_hits(rng: np.random.Generator, kicks: list[list[int]]) -> list[Hit]:
 
 _PROGRESSIONS = ((0, 0, 0, 0), (0, 0, -2, 0), (0, 0, -4, -2), (0, 0, 3, -2), (0, -4, -2, 7))
 _MOVES = {0: 0.58, 7: 0.16, -2: 0.14, 12: 0.12}
-"""Steps from the bar's note inside the bar: root, fifth, flat seven, octave."""
+"""Intervals from the bar's root note within a bar: root, fifth, flat seven, octave."""
 
 
 def bass_line(
     rng: np.random.Generator, kicks: list[list[int]], tonic_pitch: int, glide_odds: float
 ) -> list[Hit]:
-    """The bass line: on most kicks, each note up to the next, some sliding into it."""
+    """The bass line: on most kicks, each note held up to the next, some sliding into it."""
     progression = _PROGRESSIONS[rng.integers(len(_PROGRESSIONS))]
     moves = rng.choice(list(_MOVES), size=STEPS_PER_BAR, p=list(_MOVES.values()))
     glides = rng.random(STEPS_PER_BAR) < glide_odds
     skipped = rng.random(STEPS_PER_BAR) < 0.12
-    # Staccato beats leave holes between the notes, legato ones none.
+    # Staccato beats leave gaps between the notes, legato ones none.
     hold, longest = (0.55, 4.0) if rng.random() < 0.2 else (1.0, float(rng.choice([8, 12, 16])))
     starts = [
         (bar, step)
@@ -110,8 +110,8 @@ def backbeats(
     density: float,
     extra_step: int | None,
 ) -> Tracks:
-    """Backbeats on snare, clap or both, and ghost notes at odd places; `extra_step` is an
-    additional stroke in every second bar."""
+    """Backbeats on snare, clap or both, and ghost notes on other steps; `extra_step` adds a stroke
+    in every second bar."""
     snare = ("snare", "snare_tight")[rng.integers(2)]
     layers = ([snare], ["clap"], [snare, "clap"])[rng.integers(3)]
     ghosts = [step for step in (1, 3, 7, 9, 10, 11, 13, 15) if rng.random() < 0.16 * density]
@@ -130,7 +130,7 @@ def backbeats(
 
 
 _ROLLS = (
-    # Divisions of a beat of four sixteenths: 1/32, triplets, 1/64 endings, accelerations.
+    # Divisions of a beat of four sixteenths: 1/32, triplets, 1/64 endings, accelerandos.
     (0.5,) * 8,
     (2 / 3,) * 6,
     (1 / 3,) * 12,
@@ -184,7 +184,7 @@ def hi_hats(
 
 
 Roll = tuple[tuple[float, ...], float, float]
-"""The distances of a roll's strokes in sixteenths, its first and its last velocity."""
+"""Distances of a roll's strokes in sixteenths, and its first and last velocity."""
 
 
 def _draw_rolls(rng: np.random.Generator, odds: float) -> dict[int, Roll]:
@@ -216,7 +216,7 @@ _PATTERNS: dict[str, tuple[dict[str, tuple[float, ...]], ...]] = {
 
 
 def colour(rng: np.random.Generator, n_bars: int) -> Tracks:
-    """A percussion figure of one bar, on one instrument or family; not every bar has it."""
+    """A one-bar percussion figure on one instrument or family, in some or all bars."""
     patterns = _PATTERNS[list(_PATTERNS)[rng.integers(len(_PATTERNS))]]
     pattern = patterns[rng.integers(len(patterns))]
     plays_in = rng.random(4) < rng.choice([0.5, 1.0])
@@ -280,8 +280,8 @@ def add_fills(rng: np.random.Generator, tracks: Tracks, bars: str, first_step: i
 
 
 def add_drop(rng: np.random.Generator, tracks: Tracks, n_bars: int) -> None:
-    """Takes kick and backbeat out of the first or the middle bars, in place; in the middle,
-    when a bass goes on, sometimes the hi-hats too."""
+    """Removes kick and backbeat from the first or the middle bars, in place; in the middle, if
+    there is a bass, sometimes the hi-hats too."""
     length = 2 if n_bars >= 8 and rng.random() < 0.5 else 1
     first = int(rng.choice([0, n_bars // 2]))
     start, stop = first * STEPS_PER_BAR, (first + length) * STEPS_PER_BAR

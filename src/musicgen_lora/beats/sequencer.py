@@ -1,8 +1,8 @@
 """A step sequencer: a pattern of hits in, a waveform out.
 
-The example data and the corpus of the embedded base model are both played by this
-module; what differs is the kit and the patterns. It knows time (tempo, swing, humanising),
-mixing (gain, pan, choke, ducking) and level, and nothing of styles.
+This module plays both the example data and the corpus of the embedded base model, with different
+kits and patterns. It handles time (tempo, swing, humanising), mixing (gain, pan, choke, ducking)
+and level, and knows nothing of styles.
 
 Time is counted in steps of a sixteenth note; a bar of 4/4 has 16 of them. Fractions are
 welcome: 0.5 is a 1/32, 2/3 an eighth triplet's third part.
@@ -18,7 +18,7 @@ import numpy as np
 STEPS_PER_BAR = 16
 NOTE_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 FADE_S = 0.004
-"""A cut sound fades over this time, so that a choke never clicks."""
+"""A cut sound fades out over this time, so that a choke never clicks."""
 
 PEAK_DB = -1.0
 """Level of the loudest sample of a mix, in dBFS."""
@@ -29,7 +29,7 @@ class Hit:
     """One stroke of one track.
 
     Args:
-        step: when, in sixteenths from the start of the pattern.
+        step: time in sixteenths from the start of the pattern.
         pitch: MIDI note number, for pitched voices.
         length: how long it is held, in sixteenths; None lets it ring out.
         glide_to: MIDI note number that the pitch reaches at the end of the hit.
@@ -44,7 +44,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Pattern:
-    """What is played: hits by track name.
+    """The hits to play, by track name.
 
     Args:
         swing: share of an eighth note taken by its first sixteenth: 0.5 is straight, 2/3 a
@@ -71,8 +71,8 @@ class Channel:
 
     Args:
         pan: -1 left to 1 right, equal power; unused in a mono render.
-        chokes: names of tracks whose ringing sound this track's hits cut (its own name makes
-            it monophonic).
+        chokes: names of tracks whose ringing sound this track's hits cut; its own name makes it
+            monophonic.
         ducked_by: name of the track (usually the kick) whose hits push this one down.
     """
 
@@ -96,8 +96,8 @@ class _Event:
 
 
 def step_time_s(step: float, bpm: float, swing: float = 0.5) -> float:
-    """Seconds at which a step sounds: inside each pair of sixteenths the beat is warped so
-    that the second one starts at `swing` of the pair."""
+    """Time in seconds of a step: each pair of sixteenths is warped so that the second one starts at
+    `swing` of the pair."""
     pair, inside = divmod(step, 2.0)
     warped = inside * swing if inside <= 1.0 else swing + (inside - 1.0) * (1.0 - swing)
     return (pair + warped) * 30.0 / bpm
@@ -107,7 +107,7 @@ def one_shot(samples: np.ndarray, root_pitch: float | None = None) -> Voice:
     """A voice that plays a recording `[N]` (at the render's sample rate).
 
     With a `root_pitch` (MIDI note of the recording), hits with a pitch are transposed by
-    resampling, as a sampler does it. Soft hits are duller than hard ones.
+    resampling, as in a sampler. Soft hits are duller than hard ones.
     """
 
     def play(hit: Hit, held_s: float | None, sample_rate: int) -> np.ndarray:
@@ -124,7 +124,7 @@ def one_shot(samples: np.ndarray, root_pitch: float | None = None) -> Voice:
 
 
 def soften(sound: np.ndarray, velocity: float) -> np.ndarray:
-    """A softer stroke excites less treble: blends in a two-sample average."""
+    """Blend in a two-sample average, as a softer stroke has less treble."""
     amount = 0.5 * (1.0 - min(max(velocity, 0.0), 1.0))
     if amount == 0.0 or len(sound) < 2:
         return sound
@@ -134,7 +134,7 @@ def soften(sound: np.ndarray, velocity: float) -> np.ndarray:
 
 
 def fade_out(sound: np.ndarray, n_samples: int, sample_rate: int) -> np.ndarray:
-    """`sound` cut to `n_samples`, its last 4 ms faded."""
+    """Cut `sound` to `n_samples` and fade out its last 4 ms."""
     if len(sound) <= n_samples:
         return sound
     cut = sound[: max(n_samples, 1)].copy()
@@ -158,9 +158,9 @@ def render(
     Args:
         pattern: the hits; tracks that the kit lacks are an error, unused channels are fine.
         sample_rate: Hz, of the result and of the kit's recordings.
-        seed: of the humanising; the same seed gives the same samples.
+        seed: for the humanising; the same seed gives the same samples.
         humanise_ms: standard deviation of each hit's time.
-        drive: 0 is clean; above it the mix is pushed into a tanh, as a loud master is.
+        drive: 0 is clean; above it the mix is driven into a tanh, like a loud master.
 
     Returns:
         Waveform `[n_channels, N]`, float32, N = the pattern's length rounded to a sample. A
@@ -210,7 +210,7 @@ def _schedule(
             start = max(0, round(time_s * sample_rate))
             held_s = None if hit.length is None else hit.length * step_s
             samples = channel.voice(hit, held_s, sample_rate)
-            # Hearing is closer to a power of the stroke than to its height.
+            # Perceived loudness is closer to a power of the velocity.
             line.append(_Event(start, samples, hit.velocity**1.5))
     for track, line in events.items():
         for choked in kit[track].chokes:
@@ -229,7 +229,7 @@ def _choke(ringing: list[_Event], cuts: list[int]) -> None:
 def _duck_envelope(
     starts: list[int], n_samples: int, sample_rate: int, duck_db: float
 ) -> np.ndarray:
-    """Gain `[N]`: falls by `duck_db` in 2 ms at each start and recovers over 120 ms."""
+    """Gain `[N]` that falls by `duck_db` within 2 ms at each start and recovers over 120 ms."""
     attack, release = int(0.002 * sample_rate), int(0.12 * sample_rate)
     shape = np.concatenate([np.linspace(0, 1, attack), np.linspace(1, 0, release)])
     depth = np.zeros(n_samples, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""What a beat's waveform is like, in numbers: level, balance of bands, onsets, tempo, bass.
+"""Numbers that describe a beat's waveform: level, balance of bands, onsets, tempo, bass.
 
-An 808 beat is told by things that music embeddings hardly hear: how much energy lies below
-60 Hz, how fast the hats roll. These numbers are read off the signal, no model is involved.
+What makes an 808 beat is hardly visible to music embeddings: how much energy lies below 60 Hz, how
+fast the hats roll. These numbers are measured from the signal, without any model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FRAME_S = 0.05
 POWER_WINDOW_S = 0.5
 SUB_HZ = (25.0, 120.0)
 SUB_FLOOR_DB = -40.0
-"""A sub bass further below the whole signal has no pitch worth a name."""
+"""A sub bass further below the whole signal is too weak for its pitch to matter."""
 
 
 def describe(
@@ -37,34 +37,34 @@ def describe(
     Args:
         waveform: `[C, N]` float32, full scale at 1.
         sample_rate: Hz; below 28 kHz the top band is cut off at half of it.
-        notes: its bass notes, where they are at hand.
+        notes: its bass notes, if they are known already.
 
     Returns:
-        By name; NaN where the clip has no such thing (the loudness of silence or of less than
-        0.4 s, the tempo of less than 1.2 s, the pitch of a bass that isn't there):
+        By name; NaN if it is undefined for the clip (the loudness of silence or of less than 0.4 s,
+        the tempo of less than 1.2 s, the pitch of a missing bass):
 
         - `peak_db`, `rms_db`: dBFS, a full-scale square wave is 0 in both; -120 for silence.
         - `crest_db`: peak over RMS.
         - `loudness_lufs`: integrated, BS.1770-4 (pyloudnorm).
         - `clipped_share`: of samples at full scale (0.999 or more).
         - `silence_share`: of 50 ms frames below -60 dBFS RMS.
-        - `dc_offset`: mean sample of the channel that is furthest off.
+        - `dc_offset`: mean sample of the channel with the largest offset.
         - `band_20_60_share` ...: share of the power between 20 Hz and 14 kHz, and
           `band_20_60_db` the same in dB.
         - `spectral_centroid_hz`, `spectral_flatness`: means over the frames that are not
           silent, 20 Hz to 14 kHz; flatness is the geometric over the arithmetic mean of the
           power spectrum, 0 for a tone, 0.56 for white noise.
         - `onset_rate_hz`, `hat_onset_rate_hz` (6-14 kHz), `kick_onset_rate_hz` (20-120 Hz):
-          onsets a second. A snare is heard in the hats' band and a bass note in the kicks'.
-        - `roll_density`: share of the hats' onsets that follow the one before by less than
-          90 ms (1/32 notes, fast triplets).
+          onsets per second. Snares also count in the hats' band, bass notes in the kicks'.
+        - `roll_density`: share of the hats' onsets less than 90 ms after the previous one (1/32
+          notes, fast triplets).
         - `tempo_bpm`: see `tempo.estimate_tempo`.
-        - `tempo_confidence`: how far the onsets repeat with the beat or the bar, 0 to 1, see
+        - `tempo_confidence`: how well the onsets repeat with the beat or the bar, 0 to 1, see
           `metre.repetition`.
         - `swing`: see `swing.find_swing`.
         - `sub_f0_hz`: strongest frequency from 25 to 120 Hz.
-        - `bass_glide_semitones`: mean size of the bass notes' glides, 0 for those that hold.
-        - `bass_decay_s`: median time in which a bass note falls by 8.7 dB, see `bass.BassNote`.
+        - `bass_glide_semitones`: mean size of the bass notes' glides, 0 for steady notes.
+        - `bass_decay_s`: median time in which a bass note decays by 8.7 dB, see `bass.BassNote`.
         - `side_share`: share of the power in the difference of left and right; 0 is mono.
 
     Raises:
@@ -119,7 +119,7 @@ def _levels(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
 
 
 def _spectrum(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
-    """Shares of the bands, and the bass's pitch off a finer spectrum."""
+    """Shares of the bands, and the pitch of the sub bass."""
     n_window = round(POWER_WINDOW_S * sample_rate)
     power, frequency = welch_spectrum(
         waveform, sample_rate, min(n_window, waveform.shape[1]), nfft=4 * n_window
@@ -145,7 +145,7 @@ def _sub_pitch(power: np.ndarray, frequency: np.ndarray, total: float) -> float:
         return float("nan")
     peak = int(sub[power[sub].argmax()])
     if power[peak] < max(power[peak - 1], power[peak + 1]):
-        # The flank of something outside of the range.
+        # The flank of a peak outside the range.
         return float("nan")
     left, middle, right = np.log(power[peak - 1 : peak + 2] + 1e-30)
     bend = left - 2.0 * middle + right
@@ -159,7 +159,7 @@ def _brightness(mono: np.ndarray, sample_rate: int) -> dict[str, float]:
     if len(mono) < n_window:
         return nothing
     hop = n_window // 2
-    # Whole windows alone: one that hangs over an end would see a step.
+    # Only whole windows: one that reaches past an end would see a step.
     first, n_frames = -(-(n_window // 2) // hop), (len(mono) - n_window) // hop + 1
     window = np.asarray(hann(n_window, sym=False))
     magnitude = magnitudes(mono, window, hop, n_window, first=first, n_frames=n_frames)
@@ -208,7 +208,7 @@ def _bass(notes: Sequence[BassNote]) -> dict[str, float]:
 
 
 def _side_share(waveform: np.ndarray) -> float:
-    """The sides' share of the power of `[C, N]`; NaN for silence."""
+    """Share of the side channel in the power of `[C, N]`; NaN for silence."""
     if len(waveform) != 2:
         return 0.0 if np.any(waveform) else float("nan")
     middle, side = (float(np.square(waveform[0] + sign * waveform[1]).sum()) for sign in (1, -1))

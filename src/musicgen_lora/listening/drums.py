@@ -1,11 +1,11 @@
-"""The drums of a beat, by band: kicks, snares and claps, hats.
+"""Finds the drums of a beat by band: kicks, snares and claps, hats.
 
-A drum machine's drums are told apart by where their energy lies, so each band's onsets are looked
-for, and an onset is the drum's where the bands beside it say so too: a kick has a body that a bass
-note's start lacks, a snare is as loud below 5 kHz as above 6, which a hat isn't. The bounds are set
-by thirty beats of the 808 kit; on thirty others (`benchmarks/loops.py --hearing`) kicks are found
-with an F1 of 0.94, snares and claps 0.91, hats 0.94. Cymbals count as hats; toms and the rest as
-nothing.
+The drums of a drum machine differ in where their energy lies, so each band's onsets are found, and
+an onset counts as the band's drum if the neighbouring bands agree: a kick has a body that the start
+of a bass note lacks, a snare is as loud below 5 kHz as above 6, unlike a hat. The thresholds were
+set on thirty beats of the 808 kit; on thirty others (`benchmarks/loops.py --hearing`) the F1 is
+0.94 for kicks, 0.91 for snares and claps, 0.94 for hats. Cymbals count as hats; toms and other
+drums are ignored.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ BANDS_HZ = {
 }
 WINDOWS_S = {"low": 0.096, "snap": 0.023, "hats": 0.012}
 EARLY_S = {"low": 0.02, "snap": 0.0, "hats": 0.0}
-"""The long window hears an onset this early."""
+"""A long window detects an onset this early."""
 SMOOTHED_S = 0.02
 LOUDEST = 0.995
-"""A band's top is this quantile of its level; what is said below is against it, in dB."""
+"""A band's top is this quantile of its level; the thresholds below are relative to it, in dB."""
 AT_S = 0.03
-"""An onset's levels are those of so many seconds from it on."""
+"""An onset's levels are measured over this long after it."""
 KICK_LOW_DB, KICK_BODY_DB = -10.0, -9.0
 SNARE_SNAP_DB, SNARE_HATS_DB = -13.0, -14.0
 SNARE_TILT_DB = (0.0, 14.0)
-"""A snare's snap is so much above what it has in the hats' band."""
+"""Range of a snare's level in the snap band relative to the hats' band."""
 SILENT_DB = -70.0
 VELOCITY_RANGE_DB = 30.0
 
 Drum = Literal["kick", "snare", "hat"]
 DRUMS: Mapping[str, Drum] = {"low": "kick", "snap": "snare", "hats": "hat"}
-"""Drums by the band in which their onsets are looked for."""
+"""Drums by the band in which their onsets are found."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class DrumHit:
     """A stroke.
 
     Args:
-        drum: of what; claps are snares, cymbals hats.
-        velocity: 0 to 1, against the loudest of its band.
+        drum: claps count as snares, cymbals as hats.
+        velocity: 0 to 1, relative to the top of its band.
     """
 
     start_s: float
@@ -61,7 +61,7 @@ class DrumHit:
 
 
 def find_drum_hits(waveform: np.ndarray, sample_rate: int) -> list[DrumHit]:
-    """The drums of a recording `[C, N]`, in order of time."""
+    """Find the drum hits of a recording `[C, N]`, in order of time."""
     mono = waveform.mean(axis=0, dtype=np.float32)
     powers = {name: _band_power(mono, sample_rate, *edges) for name, edges in BANDS_HZ.items()}
     tops_db = {name: _top_db(power, sample_rate) for name, power in powers.items()}

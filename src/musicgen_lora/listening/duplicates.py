@@ -1,19 +1,19 @@
 """Near duplicates among audio clips.
 
-A sample folder holds the same loop as WAV and as MP3, once louder, once with a beat of silence in
-front. Such copies weigh a clip several times in training, and one of them in the validation set
-makes the validation loss lie.
+A sample folder may have the same loop as WAV and as MP3, once louder, once with a beat of silence
+in front. Such copies give a clip several times its weight in training, and a copy in the validation
+set makes the validation loss misleading.
 
-Near copies have the same fingerprint: for each 20 ms and each
-pair of neighbouring bands, whether the upper or the lower band gained (Haitsma & Kalker, A Highly
-Robust Audio Fingerprinting System, ISMIR 2002). Gain, MP3 and resampling hardly move it. Unlike
-theirs it has a third state, "neither": in the rests of a beat their bits are noise. The hits of
-one drum kit look alike wherever they fall, so nothing is looked up by single frames: whole
-patterns in time and frequency are compared, at each shift up to a quarter of a second.
+Near copies have the same fingerprint: for each 20 ms and each pair of neighbouring bands, whether
+the upper or the lower band gained (Haitsma & Kalker, A Highly Robust Audio Fingerprinting System,
+ISMIR 2002). Gain, MP3 and resampling hardly change it. Unlike theirs it has a third state,
+"neither": in the rests of a beat their bits are noise. The hits of a drum kit look alike wherever
+they fall, so single frames are not looked up: whole patterns in time and frequency are compared, at
+each shift up to a quarter of a second.
 
-Comparing all pairs so is quadratic. First each clip becomes a vector that no shift moves, the
-modulation spectrum of its fingerprint; only pairs whose vectors nearly point the same way (one
-matrix product) are compared in full.
+Comparing all pairs is quadratic. So each clip first gets a shift-invariant vector, the modulation
+spectrum of its fingerprint; only pairs with nearly parallel vectors (one matrix product) are
+compared in full.
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ from musicgen_lora.audio.waveforms import check_waveform
 
 FINGERPRINT_HOP_S = 0.02
 FINGERPRINT_RATE = 16_000
-"""Audio is compared at this rate, in Hz: hats are heard up to 7 kHz, and most codecs keep that."""
+"""Audio is compared at this rate, in Hz: bands reach 7 kHz, which most codecs preserve."""
 WINDOW_S = 0.16
-"""Long beside the hop, so that half a hop of misalignment changes little."""
+"""Long compared with the hop, so that half a hop of misalignment changes little."""
 LOW_HZ, HIGH_HZ, N_BANDS = 40.0, 7000.0, 32
 """Bands are 2.8 semitones wide, narrow enough to tell the notes of a bass."""
 LAG_FRAMES = 3
-"""A band's level is compared with the one 60 ms before."""
+"""A band's level is compared with that of 60 ms earlier."""
 RANGE_DB, TILT_DB = 30.0, 60.0
-"""A band has this depth below its own loudest moment, which counts as no lower than TILT_DB below
-the loudest band's."""
+"""Dynamic range of a band below its own loudest moment, which counts as at most TILT_DB below that
+of the loudest band."""
 SILENT_POWER = 1e-7
-"""Clips that stay below -70 dB of a full-scale sine have an empty fingerprint."""
+"""Clips that stay more than 70 dB below a full-scale sine have an empty fingerprint."""
 CHANGE_DB = 2.0
-"""Smaller changes are "neither"."""
+"""Smaller changes count as "neither"."""
 
 THRESHOLD = 0.7
-"""Similarity from which two clips are near duplicates. Copies by gain, MP3, resampling and shifts
-lie above 0.79; other beats of one kit, style and tempo below 0.52
+"""Similarity from which two clips are near duplicates. Copies with another gain, format, rate or
+start are above 0.79; different beats of one kit, style and tempo below 0.52
 (benchmarks/listening/duplicates_accuracy.py)."""
 VARIANT_THRESHOLD = 0.5
-"""What lies between is the same beat in another version: without its hats, driven hard, with
-another bass line. A producer keeps both, a split must not part them."""
+"""From here to `THRESHOLD` it is another version of the same beat: without its hats, overdriven, or
+with another bass line. A dataset keeps both, but a split must not separate them."""
 MAX_SHIFT_S = 0.25
-"""200 ms of a user's cut, and up to 50 ms that an MP3 encoder puts in front."""
+"""200 ms for manual cuts, and up to 50 ms that an MP3 encoder adds in front."""
 MIN_STATES = 150
-"""A fingerprint with fewer states that aren't "neither" (less than about 0.7 s of a beat, a held
-tone) tells too little: the hits of a kit would all be each other's copies."""
+"""A fingerprint with fewer states other than "neither" (about 0.7 s of a beat, or a held tone) says
+too little: all hits of a kit would count as copies of each other."""
 REPEATS = (2, 3, 4, 6, 8)
-"""How often a loop may be repeated within a clip for its copy to be found beside it."""
+"""Numbers of repetitions of a loop within a clip that are recognised as copies of the loop."""
 
 SUMMARY_FRAMES = 256
 SUMMARY_BANDS = 8
 SUMMARY_BINS = 64
 """Modulation spectrum: windows of 5.1 s, 8 groups of bands, 0 to 12.5 Hz."""
 SUMMARY_THRESHOLD = 0.82
-"""Cosine from which two vectors are compared in full. Copies lie above 0.9."""
+"""Cosine from which two clips are compared in full. Copies are above 0.9."""
 BLOCK_FRAMES = 512
 BLOCK_ROWS = 512
 
@@ -80,9 +80,9 @@ def audio_fingerprint(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         waveform: `[C, N]` float32; channels are added by power, so nothing cancels.
 
     Returns:
-        `[F]` uint64, F = N / (0.02 x sample_rate) rounded up. Of each frame, bit m (0 to 30) says
-        that band m gained on band m + 1 by over 2 dB in the last 60 ms, bit 32 + m that it lost.
-        400 bytes a second; all zero for silence.
+        `[F]` uint64, F = N / (0.02 x sample_rate) rounded up. In each frame, bit m (0 to 30) is set
+        if band m gained on band m + 1 by over 2 dB in the last 60 ms, bit 32 + m if it lost. 400
+        bytes per second; all zero for silence.
 
     Raises:
         ValueError: not `[C, N]`, empty, or with NaN or infinite samples.
@@ -102,7 +102,7 @@ def audio_fingerprint(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def _band_levels(samples: np.ndarray) -> np.ndarray:
-    """Levels `[F, N_BANDS]` in dB below each band's loudest moment of samples `[C, N]`."""
+    """Levels `[F, N_BANDS]` of samples `[C, N]` in dB, relative to each band's loudest moment."""
     hop, n_window = round(FINGERPRINT_HOP_S * FINGERPRINT_RATE), round(WINDOW_S * FINGERPRINT_RATE)
     window = hann(n_window, sym=False).astype(np.float32)
     padded = np.pad(samples, ((0, 0), (n_window // 2, n_window // 2)))
@@ -134,11 +134,11 @@ def _band_weights(n_window: int) -> np.ndarray:
 def similarity(
     a: np.ndarray, b: np.ndarray, max_shift_s: float = MAX_SHIFT_S, period_s: float | None = None
 ) -> float:
-    """How far two fingerprints agree: 1 for copies, about 0 for unrelated audio.
+    """How well two fingerprints agree: 1 for copies, about 0 for unrelated audio.
 
-    The states that agree less those that contradict, over the geometric mean of how many there
-    are (the cosine of two vectors of -1, 0 and 1), at the shift where that is largest. Where one
-    clip is longer, the shorter is compared with it again and again, as a loop would go on.
+    It is the number of agreeing states minus that of contradicting ones, over the geometric mean of
+    their counts (the cosine of two vectors of -1, 0 and 1), at the best shift. If one clip is
+    longer, the shorter is compared with it repeatedly, as a loop.
 
     Args:
         a: `[F]` from `fingerprint`.
@@ -147,14 +147,14 @@ def similarity(
         period_s: length of the shorter clip as a loop (default: that of its fingerprint).
 
     Returns:
-        -1 to 1; 0 where either has too few states to tell.
+        -1 to 1; 0 if either has too few states.
     """
     short, long = sorted((a, b), key=len)
     max_shift = round(max_shift_s / FINGERPRINT_HOP_S)
     if min(count_states(short), count_states(long)) < MIN_STATES:
         return 0.0
     period = len(short) if period_s is None else period_s / FINGERPRINT_HOP_S
-    # What the longer one has left over: nothing but silence, or the shift itself, isn't compared.
+    # A remainder of the longer one that is only silence, or only the shift, isn't compared.
     n_long = int(np.flatnonzero(long)[-1]) + 1
     n_periods = max(1, int(np.ceil((n_long - 2 * max_shift) / period)))
     room = np.zeros(max_shift, dtype=np.uint64)
@@ -179,7 +179,7 @@ def count_states(prints: np.ndarray) -> int:
 
 
 def negated(prints: np.ndarray) -> np.ndarray:
-    """Gains and losses exchanged."""
+    """The fingerprint with gains and losses swapped."""
     return (prints << np.uint64(32)) | (prints >> np.uint64(32))
 
 
@@ -191,8 +191,8 @@ def duplicate_groups(
 ) -> list[list[Id]]:
     """Groups of near duplicates.
 
-    A clip belongs to a group when it is like any member of it. A loop and the same loop repeated
-    2, 3, 4, 6 or 8 times are duplicates.
+    A clip belongs to a group if it is similar to any member. A loop and the same loop repeated 2,
+    3, 4, 6 or 8 times are duplicates.
 
     Args:
         fingerprints: `[F]` each, from `fingerprint`.
@@ -223,14 +223,14 @@ def duplicate_groups(
 def candidates(
     summaries: np.ndarray, owners: np.ndarray, labels: np.ndarray, threshold: float
 ) -> Iterator[tuple[int, list[int]]]:
-    """A row and those later ones that it should be compared with, nearest first. Reads `labels` as
-    it goes: what is of one group needs no comparison.
+    """Yield each row with the later rows that it should be compared with, nearest first. Reads
+    `labels` as it goes: rows of one group need no comparison.
 
     Args:
         summaries: `[M, D]`, from `summary_of`.
         owners: the recording of each row, `[M]`.
         labels: the group of each recording.
-        threshold: cosine from which two rows may be alike.
+        threshold: cosine from which two rows may be similar.
     """
     for start in range(0, len(summaries), BLOCK_ROWS):
         cosines = summaries[start : start + BLOCK_ROWS] @ summaries[start:].T
@@ -245,8 +245,8 @@ def candidates(
 def _summaries(
     fingerprints: Sequence[np.ndarray], durations: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors `[M, D]` and the clip that each belongs to `[M]`: one of each whole clip, and
-    one of its loop for each way in which it repeats itself."""
+    """Unit vectors `[M, D]` and the clip that each belongs to `[M]`: one for each whole clip, and
+    one for its loop for each number of times that it repeats."""
     rows, owners = [], []
     for index, (prints, duration_s) in enumerate(zip(fingerprints, durations, strict=True)):
         if count_states(prints) < MIN_STATES:
@@ -264,13 +264,13 @@ def _summaries(
 
 
 def summary_of(prints: np.ndarray) -> np.ndarray:
-    """Unit vector `[D]` that shifts don't move: amplitudes of the fingerprint's modulation
-    spectrum, averaged over windows, less each band group's mean."""
+    """Shift-invariant unit vector `[D]`: amplitudes of the fingerprint's modulation spectrum,
+    averaged over windows, minus each band group's mean."""
     bits = np.arange(N_BANDS - 1, dtype=np.uint64)
     one = np.uint64(1)
     gains = ((prints[:, None] >> bits) & one).astype(np.float32)
     states = gains - ((prints[:, None] >> (bits + np.uint64(32))) & one).astype(np.float32)
-    # Trailing silence is no part of the pattern.
+    # Trailing silence isn't part of the pattern.
     states = states[: int(np.flatnonzero(prints)[-1]) + 1]
     states = np.pad(states, ((0, max(0, SUMMARY_FRAMES - len(states))), (0, 0)))
     windows = sliding_window_view(states, SUMMARY_FRAMES, axis=0)[:: SUMMARY_FRAMES // 4]

@@ -1,7 +1,7 @@
-"""What was heard of a beat as a MIDI file: drums, the 808 line with its slides, the tempo.
+"""Transcribes a beat to a MIDI file: drums, the 808 line with its slides, the tempo.
 
-Nothing is quantised: a note stands where it was played. Sources: MIDI 1.0 for the bend range
-(registered parameter 0), General MIDI for the drums' keys.
+Nothing is quantised: notes keep their played timing. Sources: MIDI 1.0 for the bend range
+(registered parameter 0), General MIDI for the keys of the drums.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ DRUM_S = 0.05
 BEND_SEMITONES = 24
 BEND_STEP_S = 0.01
 GLIDE_FROM, GLIDE_TO = 0.45, 0.85
-"""Shares of a note between which its glide is told; `bass` measures where it begins and ends."""
+"""Shares of a note between which its glide is written; `bass` measures only its two pitches."""
 BASS_RANGE_DB = 40.0
 
 
 def midi_of(waveform: np.ndarray, sample_rate: int, bpm: float, key: str | None = None) -> bytes:
-    """A MIDI file of what is played in `[C, N]`.
+    """Transcribe `[C, N]` to a MIDI file.
 
     Args:
-        bpm: quarter notes a minute, which its bars are drawn by.
+        bpm: quarter notes per minute, the tempo of its bars.
         key: as in "C# minor".
     """
     hits, notes = find_drum_hits(waveform, sample_rate), find_bass_notes(waveform, sample_rate)
@@ -47,8 +47,8 @@ def midi_bytes(
     *,
     duration_s: float,
 ) -> bytes:
-    """A MIDI file with a track each for tempo, drums and bass, as long as the sound: what a host
-    loops are the same bars. `bpm` draws them, in 4/4."""
+    """A MIDI file with one track each for tempo, drums and bass, in 4/4 at `bpm`, as long as the
+    sound, so that a host loops the same bars."""
     file = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_BEAT)
     head = [
         mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(bpm)),
@@ -77,10 +77,10 @@ def _ticks(time_s: float, bpm: float) -> int:
 
 
 def _track(name: str, events: Sequence[Event], bpm: float, duration_s: float) -> mido.MidiTrack:
-    """Events in order, none of them after the end."""
+    """A track with its events in order, none of them after the end."""
     track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
     last = 0
-    # A note ends before the next of its pitch begins, where both are at one time.
+    # At equal times, a note ends before the next one of its pitch begins.
     for time_s, message in sorted(events, key=lambda event: (event[0], event[1].dict()["type"])):
         tick = max(last, _ticks(min(time_s, duration_s), bpm))
         track.append(message.copy(time=tick - last))
@@ -102,7 +102,7 @@ def _drum_events(hits: Sequence[DrumHit]) -> list[Event]:
 
 
 def _bass_events(notes: Sequence[BassNote]) -> list[Event]:
-    # The range of the bend: registered parameter 0, then none, so that nothing else changes it.
+    # Set the bend range (registered parameter 0), then deselect it so that nothing changes it.
     controls = ((101, 0), (100, 0), (6, BEND_SEMITONES), (38, 0), (101, 127), (100, 127))
     events: list[Event] = [
         (0.0, mido.Message("control_change", channel=BASS_CHANNEL, control=number, value=value))
@@ -113,7 +113,7 @@ def _bass_events(notes: Sequence[BassNote]) -> list[Event]:
         key = int(np.clip(round(note.pitch), 0, 127))
         end_s = note.start_s + note.duration_s
         if index + 1 < len(notes):
-            # One voice.
+            # The bass is monophonic.
             end_s = min(end_s, notes[index + 1].start_s)
         velocity = _velocity(1.0 + (note.level_db - loudest_db) / BASS_RANGE_DB)
         tuning = note.pitch - key

@@ -1,9 +1,9 @@
-"""musicnn: fifty tags of a recording and an embedding of it, by a small convolutional network.
+"""musicnn: a small convolutional network that gives fifty tags and an embedding of a recording.
 
 MSD_musicnn of J. Pons and X. Serra, musicnn: pre-trained convolutional neural networks for music
-audio tagging (2019), trained on the Million Song Dataset's tags; its weights (ISC) come with this
-package. It hears 0 to 8 kHz of three seconds at a time, so it knows little of an 808's lowest
-octave. `pretraining/convert_musicnn.py` made the weights' file.
+audio tagging (2019), trained on the tags of the Million Song Dataset; its weights (ISC) come with
+this package. It hears 0 to 8 kHz, three seconds at a time, so it knows little of an 808's lowest
+octave. `pretraining/convert_musicnn.py` made the weights file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "musicnn" / "musicnn.
 MUSICNN_RATE = 16_000
 N_FFT, HOP, N_MELS = 512, 256, 96
 N_FRAMES = 187
-"""Frames of a window, which is three seconds long."""
+"""Frames of a window of three seconds."""
 BATCH = 16
 EPSILON = 1e-3
 TAGS = (
@@ -51,7 +51,7 @@ def tag_waveform(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np
 
     Returns:
         Probabilities `[W, 50]` of `TAGS` and embeddings `[W, 200]`, float32, a row for each whole
-        window of three seconds; one row, of the recording repeated, where it is shorter.
+        window of three seconds; a shorter recording is repeated to fill one window.
 
     Raises:
         ValueError: no samples.
@@ -63,8 +63,8 @@ def tag_waveform(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np
 
 
 def mel_windows(waveform: np.ndarray, sample_rate: int) -> torch.Tensor:
-    """What the network reads `[W, 187, 96]`: log10(10000 x mel power + 1), as librosa's mel
-    spectrogram has it, in float32 (upstream's float16 overflows on loud audio)."""
+    """The network's input `[W, 187, 96]`: log10(10000 x mel power + 1), like librosa's mel
+    spectrogram, in float32 (upstream's float16 overflows on loud audio)."""
     mono = np.asarray(waveform, dtype=np.float32).mean(axis=0)
     if not len(mono):
         raise ValueError("No samples to tag.")
@@ -79,7 +79,7 @@ def mel_windows(waveform: np.ndarray, sample_rate: int) -> torch.Tensor:
 
 
 def power_spectrum(mono: np.ndarray, n_fft: int, hop: int) -> torch.Tensor:
-    """Power of samples `[N]` in Hann windows `[F, T]`, with silence before and after them."""
+    """Power spectrum `[F, T]` of samples `[N]` in Hann windows, padded with silence."""
     spectrum = torch.stft(
         torch.from_numpy(np.ascontiguousarray(mono)),
         n_fft,
@@ -109,7 +109,7 @@ def _network(windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     for layer in (6, 7):
         middle.append(middle[-1] + _middle(middle[-1], layer))
     features = torch.cat([front, *middle], dim=1)
-    # Of each channel the maximum, then the mean.
+    # For each channel the maximum, then the mean.
     pooled = torch.stack([features.amax(dim=2), features.mean(dim=2)], dim=2).flatten(1)
     hidden = F.relu(_dense(_norm(pooled, 9), 0))
     embeddings = _norm(hidden, 10)
@@ -120,7 +120,7 @@ def _front(image: torch.Tensor) -> Iterator[torch.Tensor]:
     """Two "timbre" and three "temporal" convolutions of `[B, 1, T, 96]`, each to `[B, C, T]`."""
     for layer, (kernel, bias, sign) in enumerate(_front_layers()):
         length = kernel.shape[2]
-        # As TensorFlow pads: of an even kernel the smaller half comes first.
+        # Padded as in TensorFlow: for an even kernel the smaller half comes first.
         left = (length - 1) // 2
         padded = F.pad(image, (0, 0, left, length - 1 - left))
         found = F.conv2d(padded, kernel, bias).amax(dim=3)
@@ -129,9 +129,9 @@ def _front(image: torch.Tensor) -> Iterator[torch.Tensor]:
 
 @cache
 def _front_layers() -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Kernel, bias and sign of each of the front's convolutions. The network takes the largest of
-    what is normed over all pitches; here that is taken first and the norm of it alone, so channels
-    that the norm turns over are turned over beforehand, and back after it."""
+    """Kernel, bias and sign of each of the front's convolutions. The network normalises and then
+    takes the maximum over pitch; here the maximum comes first and only it is normalised, so
+    channels whose sign the normalisation flips are flipped before the maximum, and back after."""
     weights, layers = _weights(), []
     for layer in range(5):
         sign = torch.where(weights[f"norm{layer + 1}.weight"] < 0.0, -1.0, 1.0)
@@ -141,7 +141,7 @@ def _front_layers() -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
 
 
 def _middle(features: torch.Tensor, layer: int) -> torch.Tensor:
-    """A convolution of seven frames, `[B, C, T]` to `[B, 64, T]`."""
+    """A convolution over seven frames, `[B, C, T]` to `[B, 64, T]`."""
     weights = _weights()
     found = F.conv1d(
         features, weights[f"conv{layer}.weight"], weights[f"conv{layer}.bias"], padding=3

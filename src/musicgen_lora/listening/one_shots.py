@@ -1,7 +1,7 @@
-"""Single hits: one onset, and then nothing but its decay.
+"""Detects single hits: one onset, and then only its decay.
 
-A sample pack has kicks and cymbals beside its loops. A kick that rings for two seconds is as long
-as a short loop, and no beat.
+A sample pack has kicks and cymbals besides its loops. A kick that rings for two seconds is as long
+as a short loop, but it isn't a beat.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ BANDS_HZ = ((30.0, 150.0), (150.0, 1000.0), (1000.0, 5000.0), (5000.0, 14_000.0)
 FRAME_S = 0.01
 SMOOTHED_FRAMES = 3
 BAND_RANGE_DB = 25.0
-"""A band is heard where its loudest moment lies no further below that of all bands."""
+"""A band counts if its loudest moment is no further below that of all bands together."""
 DEPTH_DB = 40.0
-"""What lies further below a band's loudest moment is silence."""
+"""Levels further below a band's loudest moment count as silence."""
 HEARD_DB = 20.0
-"""A rise counts that comes this near to the band's loudest moment."""
+"""A rise counts if it comes this near to the band's loudest moment."""
 ONSET_FRAMES = 10
-"""The hit has reached its height within so many frames of its start."""
+"""The hit reaches its peak within this many frames of its start."""
 RISE_DB = 10.0
-"""A band that rises by more after the hit plays another. Of 116 shipped hits 112 don't; of 360
-loops in dry and wet rooms all do, of 1,599 single tracks of theirs all but 12, such as a hit with
-its ghost, with the bounds below (`benchmarks/listening/one_shots.py`)."""
+"""A band that rises by more after the hit contains another hit. With the bounds below, 112 of 116
+shipped hits don't; all of 360 loops in dry and wet rooms do, and of their 1,599 single tracks all
+but 12, such as a hit with its ghost (`benchmarks/listening/one_shots.py`)."""
 HELD_DB = 2.0
-"""Halfway to its end, which is `HEARD_DB` below its height, a hit has faded by more than this."""
+"""Halfway to its end, which is `HEARD_DB` below its peak, a hit has faded by more than this."""
 DECAY_DB = 9.0
-"""A hit ends at least this far below its height; what is held is a tone or a texture."""
+"""A hit ends at least this far below its peak; sound that holds is a tone or a texture."""
 
 
 def is_one_shot(waveform: np.ndarray, sample_rate: int) -> bool:
@@ -54,8 +54,8 @@ def is_one_shot(waveform: np.ndarray, sample_rate: int) -> bool:
 
 
 def _is_held(level_db: np.ndarray) -> bool:
-    """Whether a sound of the level `[F]` stops rather than decays: on half the way to its end it
-    is as loud as at its loudest."""
+    """Whether a sound of level `[F]` stops rather than decays: halfway to its end it is nearly as
+    loud as at its peak."""
     loudest = int(level_db.argmax())
     after = level_db[loudest:]
     faded = np.flatnonzero(after < after[0] - HEARD_DB)
@@ -65,7 +65,7 @@ def _is_held(level_db: np.ndarray) -> bool:
 
 
 def _later_rise(level_db: np.ndarray, start: int) -> float:
-    """Returns by how many dB a band's level `[F]` rises once the hit at frame `start` has faded."""
+    """Returns by how many dB a band's level `[F]` rises again after the hit at frame `start`."""
     level_db = np.maximum(level_db, level_db.max() - DEPTH_DB)
     height = start + int(level_db[start : start + ONSET_FRAMES].argmax())
     after = level_db[height:]
@@ -74,7 +74,7 @@ def _later_rise(level_db: np.ndarray, start: int) -> float:
 
 
 def _band_powers(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """`[bands, F]` mean power of each frame, of all channels."""
+    """Mean power of all channels per frame, `[bands, F]`."""
     hop = max(1, round(FRAME_S * sample_rate))
     n_frames = max(1, waveform.shape[1] // hop)
     short = max(0, hop - waveform.shape[1])

@@ -1,11 +1,11 @@
-"""Stretches that two recordings have in common, wherever in them they lie.
+"""Finds audio that two recordings share, at any position.
 
-A mix plays the beats that lie beside it as files. Held out, such a beat would have been trained on
-as a part of the mix, and the validation loss would lie. `duplicates` compares files from their
-start; here each recording is taken in pieces of five seconds, and each piece is looked for in all
-others: its shift-invariant summary finds where it may be, its fingerprint is compared there.
+A mix may play beats that are also in the folder as files. If such a beat is held out, it has been
+trained on as a part of the mix, and the validation loss is misleading. `duplicates` compares files
+from their start; here each recording is cut into pieces of five seconds, and each piece is searched
+for in all others: its shift-invariant summary finds candidates, its fingerprint is compared there.
 
-A loop shorter than a piece is repeated to its length, as a mix plays it.
+A loop shorter than a piece is repeated to its length, as a mix would play it.
 """
 
 from __future__ import annotations
@@ -28,25 +28,24 @@ from musicgen_lora.listening.duplicates import (
 )
 
 PIECE_FRAMES = SUMMARY_FRAMES
-"""Length of a piece, 5.12 s; its summary looks at all of it at once."""
+"""Length of a piece, 5.12 s, which its summary covers as a single window."""
 PIECE_HOP = PIECE_FRAMES // 4
 SHORTEST_S = 1.5
-"""Shorter loops tell too little: a kick and a hat are on many beats."""
+"""Shorter loops say too little: a kick and a hat occur in many beats."""
 SUMMARY_THRESHOLD = 0.65
-"""Cosine of two summaries from which pieces are compared: 0.6 % of those of different beats."""
+"""Cosine of two summaries from which pieces are compared: 0.6 % of pairs of different beats."""
 THRESHOLD = VARIANT_THRESHOLD
-"""Similarity of two pieces from which they are the same audio. Different beats of one kit stay
-below 0.3 at any shift. Of 40 beats that a mix plays as loud as its others all are found, of those
-6, 9 and 12 dB below 39, 29 and 15, of bars that go round 27
-(`benchmarks/listening/shared_audio.py`)."""
+"""Similarity from which two pieces are the same audio. Different beats of one kit stay below 0.3 at
+any shift. Of 40 beats in a mix, all are found if they are as loud as the others; 39, 29 and 15 at
+6, 9 and 12 dB below; 27 if they are looped bars (`benchmarks/listening/shared_audio.py`)."""
 LOOP_THRESHOLD = THRESHOLD + 0.2
-"""The same where one of them is a loop that was repeated, which tells less."""
+"""The same if one of them is a repeated loop, which says less."""
 COARSE_THRESHOLD = 0.3
-"""What every fourth frame must reach first, which costs an eighth."""
+"""First every fourth frame must reach this similarity, at an eighth of the cost."""
 
 
 class Overlap(NamedTuple):
-    """Audio that two recordings share: their indices, and where it begins in each, in seconds."""
+    """Audio that two recordings share: their indices, and its start in each, in seconds."""
 
     first: int
     second: int
@@ -70,17 +69,17 @@ def find_overlaps(
     groups: Sequence[Hashable],
     fresh: Collection[int] | None = None,
 ) -> list[Overlap]:
-    """Recordings that share audio.
+    """Find recordings that share audio.
 
     Args:
         fingerprints: `[F]` each, from `duplicates.audio_fingerprint`.
-        groups: what belongs together already, by recording; it is not compared, and neither is
-            what an overlap that was found before joins.
+        groups: group of each recording; recordings of one group, or joined by an overlap that was
+            found already, are not compared.
         fresh: indices of recordings that were not compared before; None for all. Pairs of others
-            are passed over.
+            are skipped.
 
     Returns:
-        Enough overlaps to join all that belongs together, not all there are.
+        Enough overlaps to join all recordings that share audio, not every overlap.
     """
     pieces = _cut(fingerprints, durations)
     is_fresh = np.full(len(fingerprints), fresh is None)
@@ -118,14 +117,14 @@ def _cut(fingerprints: Sequence[np.ndarray], durations: Sequence[float]) -> _Pie
 
 
 def _pieces_of(prints: np.ndarray, duration_s: float) -> list[tuple[int, np.ndarray]]:
-    """Pieces with their first frames, evenly spaced; the last ends with the recording."""
+    """Evenly spaced pieces with their first frames; the last ends with the recording."""
     if len(prints) >= PIECE_FRAMES:
         last = len(prints) - PIECE_FRAMES
         firsts = [*range(0, last, PIECE_HOP), last]
         return [(first, prints[first : first + PIECE_FRAMES]) for first in firsts]
     if duration_s < SHORTEST_S:
         return []
-    # By its exact length: a loop is no whole number of frames.
+    # By its exact length, which isn't a whole number of frames.
     times_s = np.arange(PIECE_FRAMES) * FINGERPRINT_HOP_S % duration_s
     frames = np.minimum(np.round(times_s / FINGERPRINT_HOP_S).astype(np.int64), len(prints) - 1)
     return [(0, prints[frames])]
@@ -134,11 +133,11 @@ def _pieces_of(prints: np.ndarray, duration_s: float) -> list[tuple[int, np.ndar
 def _look_for(
     pieces: _Pieces, piece: int, fingerprints: Sequence[np.ndarray], near: int
 ) -> Overlap | None:
-    """Where a piece occurs in another recording around a piece of that; None if it doesn't."""
+    """Where a piece occurs in another recording, around its piece `near`; None if it doesn't."""
     own, owner, other = pieces.prints[piece], int(pieces.owners[piece]), int(pieces.owners[near])
     target, low = pieces.prints[near], int(pieces.starts[near])
     if len(fingerprints[other]) >= PIECE_FRAMES:
-        # Pieces lie half of this reach apart, at most.
+        # Pieces are at most half of this reach apart.
         target = fingerprints[other][max(0, low - PIECE_HOP) : low + PIECE_FRAMES + PIECE_HOP]
         low = max(0, low - PIECE_HOP)
     windows = sliding_window_view(target, PIECE_FRAMES)
@@ -159,8 +158,8 @@ def _look_for(
 
 
 def _similarities(windows: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """How far each of the windows `[M, F]` agrees with a piece `[F]`, see `duplicates.similarity`;
-    `[M]`, -1 to 1. A window with few states of its own counts as having more."""
+    """How well each of the windows `[M, F]` agrees with a piece `[F]`, see `duplicates.similarity`;
+    `[M]`, -1 to 1. A window with few states counts as if it had more."""
     agreed = np.bitwise_count(windows & own).sum(axis=1, dtype=np.int64)
     agreed -= np.bitwise_count(windows & negated(own)).sum(axis=1, dtype=np.int64)
     n_states = np.bitwise_count(windows).sum(axis=1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What is wrong with a recording: clipping, silence, offset, fake stereo, cancelling, a lossy past.
+"""Technical faults of a recording: clipping, silence, DC offset, fake stereo, phase, lossy origin.
 
 Sources: ITU-R BS.1770-4 for loudness (by pyloudnorm) and its annex 2 for the true peak.
 Everything is measured at the recording's own rate: resampling would hide the edges.
@@ -31,39 +31,39 @@ FRAME_S = 0.05
 SILENT_DB = -60.0
 SHORTEST_SILENCE_S = 0.5
 IDENTICAL_DB, NEAR_MONO_DB = -80.0, -40.0
-"""Side against mid: below these, two channels are one, or nearly."""
+"""Side relative to mid: below these, two channels are identical, or nearly."""
 BAND_FLOOR_DB = -112.0
-"""Level of a bin 10 Hz wide, of a full-scale sine, that counts as nothing: 16 bits' rounding
-noise lies at -130."""
+"""Level of a 10 Hz bin, relative to a full-scale sine, below which it counts as empty: the rounding
+noise of 16 bits is at -130."""
 BAND_RANGE_DB = -90.0
-"""So does a bin this far below the strongest."""
+"""So does a bin this far below the strongest one."""
 EDGE_HZ, EDGE_GAP_HZ, EDGE_DB = 600.0, 300.0, 30.0
-"""An encoder's low-pass falls by this many dB over the gap, from the level of the width below; a
-cymbal's treble doesn't."""
+"""An encoder's low-pass falls by `EDGE_DB` over `EDGE_GAP_HZ`, from the level of the `EDGE_HZ`
+below; a cymbal's treble doesn't."""
 LOWEST_EDGE_HZ, HIGHEST_EDGE = 4_000.0, 0.91
-"""Where such an edge is looked for; the latter in shares of half the sample rate, as every
-converter has one above."""
+"""Range in which such an edge is searched; the upper limit is a share of half the sample rate, as
+every converter has an edge above."""
 
 Channels = Literal["mono", "identical", "near mono", "one-sided", "inverted", "stereo"]
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Technical facts of a recording; None where it has no such thing.
+    """Technical facts of a recording; None if one is undefined.
 
     Args:
         loudness_lufs: integrated, None below 0.4 s or for silence.
         true_peak_db: dBTP, at least -120.
         clipped_samples: in flat runs of three or more at full scale or beyond it, all channels.
-        over_samples: beyond full scale, all channels.
+        over_samples: samples beyond full scale, all channels.
         peak_db: largest sample in dB of full scale, at least -120.
         silences_s: stretches of half a second or more below -60 dBFS, start and stop.
-        dc_offset: mean sample of the channel that is furthest off.
-        channels: "identical" and "near mono" are mono called stereo; "one-sided" has one silent
+        dc_offset: mean sample of the channel with the largest offset.
+        channels: "identical" and "near mono" are mono stored as stereo; "one-sided" has one silent
             channel; "inverted" cancels in mono.
-        bandwidth_hz: above it there is nothing.
+        bandwidth_hz: frequency above which it is empty.
         has_lossy_edge: the band ends well below half the sample rate, and as steeply as an
-            encoder's low-pass: an MP3 called WAV, or a file of a lower rate blown up.
+            encoder's low-pass: an MP3 converted to WAV, or an upsampled file.
         unrelated_db, mono_db: levels by band, see `fold.band_levels`.
     """
 
@@ -109,7 +109,7 @@ def measure_quality(waveform: np.ndarray, sample_rate: int) -> Quality:
 
 
 def silence_quality(n_channels: int, duration_s: float) -> Quality:
-    """The facts of digital silence, which needs no measurement."""
+    """The facts of digital silence, without measuring."""
     channels: Channels = "mono" if n_channels == 1 else "identical"
     nothing = (len(BAND_EDGES_HZ) - 1) * (FLOOR_DB,)
     return Quality(
@@ -133,8 +133,8 @@ BlockQuality = tuple[float, float, Quality]
 
 
 def merge_qualities(measured: Sequence[BlockQuality]) -> Quality:
-    """The quality of a file from that of its blocks. Loudness is their mean power, less those
-    10 LU below it, as BS.1770's gate has it for its shorter blocks."""
+    """The quality of a file from that of its blocks. Loudness is their mean power, without blocks
+    10 LU below it, as BS.1770 gates its shorter blocks."""
     seconds = np.array([length_s for _, length_s, _ in measured])
     qualities = [quality for _, _, quality in measured]
     levels = [-math.inf if q.loudness_lufs is None else q.loudness_lufs for q in qualities]
@@ -177,22 +177,22 @@ def _mean_levels(levels_db: Sequence[Sequence[float]], seconds: np.ndarray) -> t
 
 
 def count_clipped(waveform: np.ndarray) -> int:
-    """Samples of `[C, N]` cut off at full scale or beyond it, in runs of `CLIPPED_RUN` or more that
-    are equal: the crest of a clean bass is nearly flat, but only nearly. What merely passes full
-    scale, as floats can, is whole."""
+    """Count the samples of `[C, N]` in runs of `CLIPPED_RUN` or more equal values at full scale or
+    beyond: the crest of a clean bass is nearly flat, but only nearly. Samples that merely exceed
+    full scale, as floats can, are not clipped."""
     n_clipped = 0
     for channel in waveform:
         at_full = np.abs(channel) >= FULL_SCALE
         held = np.concatenate([[False], at_full[1:] & (channel[1:] == channel[:-1]), [False]])
         edges = np.flatnonzero(held[1:] != held[:-1])
-        # A run of n samples has n - 1 that equal the one before.
+        # A run of n samples has n - 1 that equal the previous one.
         runs = edges[1::2] - edges[::2] + 1
         n_clipped += int(runs[runs >= CLIPPED_RUN].sum())
     return n_clipped
 
 
 def find_silences(waveform: np.ndarray, sample_rate: int) -> list[tuple[float, float]]:
-    """Stretches of `[C, N]`, in seconds, whose 50 ms frames stay below `SILENT_DB` in RMS for
+    """Find stretches of `[C, N]`, in seconds, whose 50 ms frames stay below `SILENT_DB` RMS for
     `SHORTEST_SILENCE_S` or longer."""
     n_frame = max(1, round(FRAME_S * sample_rate))
     n_samples = waveform.shape[1]
@@ -212,7 +212,7 @@ def find_silences(waveform: np.ndarray, sample_rate: int) -> list[tuple[float, f
 
 
 def classify_channels(waveform: np.ndarray) -> Channels:
-    """How many channels `[C, N]` really has, see `Quality`."""
+    """What the channels of `[C, N]` really are, see `Quality`."""
     if len(waveform) == 1:
         return "mono"
     powers = [float(np.square(channel, dtype=np.float64).mean()) for channel in waveform]
@@ -220,7 +220,7 @@ def classify_channels(waveform: np.ndarray) -> Channels:
         return "identical"
     if len(waveform) == 2 and min(powers) < 1e-6 * max(powers):
         return "one-sided"
-    # Of two channels: mid and side.
+    # For two channels these are mid and side.
     mid = waveform.mean(axis=0, dtype=np.float64)
     mid_power = float(np.square(mid).mean())
     side_power = float(np.mean([np.square(channel - mid).mean() for channel in waveform]))
@@ -233,8 +233,8 @@ def classify_channels(waveform: np.ndarray) -> Channels:
 
 
 def find_bandwidth(waveform: np.ndarray, sample_rate: int) -> tuple[float | None, bool]:
-    """The frequency above which `[C, N]` has nothing, in Hz, and whether an encoder's low-pass
-    ends it; None and False for silence or less than 0.1 s."""
+    """The frequency in Hz above which `[C, N]` is empty, and whether it ends in an encoder's
+    low-pass; None and False for silence or less than 0.1 s."""
     n_window = round(sample_rate / 10)
     if waveform.shape[1] < n_window:
         return None, False
@@ -242,14 +242,14 @@ def find_bandwidth(waveform: np.ndarray, sample_rate: int) -> tuple[float | None
     for block in blocks(waveform):
         if block.shape[1] >= n_window:
             power, frequency = welch_spectrum(block, sample_rate, n_window, scaling="spectrum")
-            # Of all moments the loudest block counts: hats may play in a part only.
+            # The loudest block counts at each frequency: hats may only play in a part.
             total = np.maximum(total, power)
     level = 10.0 * np.log10(np.maximum(2.0 * uniform_filter1d(total, 9), 1e-20))
     heard = np.flatnonzero(level > max(BAND_FLOOR_DB, float(level.max()) + BAND_RANGE_DB))
     if not len(heard):
         return None, False
-    # A decoder's clipping leaves a haze above its low-pass: the edge is the place above which
-    # everything lies far below what was just under it.
+    # A decoder's clipping leaves some noise above the low-pass: the edge is where everything above
+    # is far below the level just under it.
     bin_hz = float(frequency[1])
     n_edge, n_gap = round(EDGE_HZ / bin_hz), round(EDGE_GAP_HZ / bin_hz)
     loudest_above = np.maximum.accumulate(level[::-1])[::-1]

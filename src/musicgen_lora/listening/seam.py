@@ -1,9 +1,9 @@
-"""How a loop's end goes on in its beginning, beside how the loop goes on elsewhere.
+"""Measures how a loop's end leads into its beginning, compared with the rest of the loop.
 
 A hit on the one is loud, so what counts is not that something begins there but that nothing breaks:
-the steepest step at the seam is held against the sound around it and against the loop's own hits,
-level and spectrum against what they do at the loop's other bar lines, and a bass that is held
-across the seam against its own phase.
+the steepest step at the seam is compared with the sound around it and with the loop's own hits,
+changes of level and spectrum with those at the loop's other bar lines, and the phase of a bass held
+across the seam on its two sides.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from musicgen_lora.audio.fold import band_levels
 from musicgen_lora.audio.loudness import decibels
 
 AT_S = 0.0005
-"""What is steep within this of the seam is the seam's doing."""
+"""A steep step this close to the seam is attributed to the seam."""
 AROUND_S = 0.01
-"""It is held against what is steepest within this of it ..."""
+"""It is compared with the steepest step within this distance ..."""
 HIT_S, HIT_QUANTILE = 0.02, 0.95
-"""... and against the loop's hits: of all stretches of this length, this quantile."""
+"""... and with the loop's hits: this quantile over all stretches of this length."""
 BREAK_DB = 6.0
-"""A step that stands out by more from the sound around it is a click."""
+"""A step that exceeds the sound around it by more is a click."""
 FLOOR = 1e-4
 EDGE_S = 0.1
 HEARD_DB = -70.0
 BASS_HZ = 150.0
 BASS_S = 0.08
 HELD_DB = -40.0
-"""A bass is held across the seam where it is no fainter on either side ..."""
+"""A bass is held across the seam if it is louder than this on both sides ..."""
 SAME_PITCH = 0.04
-"""... and its pitch the same up to this share, about half a semitone."""
+"""... and its pitch is the same within this share, about half a semitone."""
 
 
 @dataclass(frozen=True)
 class Seam:
-    """What the seam of a loop is like.
+    """Measurements of a loop's seam.
 
     Args:
-        step_db: its steepest step against the sound within 10 ms.
-        hits_db: the same against the loop's own hits.
-        level_db: by how much the level's change over the seam differs from that over the loop's
-            other bar lines; None for a loop of one bar.
-        spectrum_db: by how much the change of its spectrum does, root mean square over bands; None
-            likewise.
-        phase_deg: by how much a bass that is held across it jumps; None where none is.
+        step_db: its steepest step relative to the sound within 10 ms.
+        hits_db: the same relative to the loop's own hits.
+        level_db: how much the change of level at the seam differs from that at the loop's other bar
+            lines; None for a loop of one bar.
+        spectrum_db: the same for the change of the spectrum, root mean square over bands; None for
+            a loop of one bar.
+        phase_deg: phase jump of a bass held across the seam; None if there is none.
     """
 
     step_db: float
@@ -57,20 +57,20 @@ class Seam:
 
     @property
     def clicks(self) -> bool:
-        """Whether it is heard as a break."""
+        """Whether it is audible as a click."""
         return self.step_db > BREAK_DB or self.hits_db > 0.0
 
 
 def measure_seam(loop: np.ndarray, sample_rate: int, n_bars: int) -> Seam:
-    """The seam of a loop `[C, N]` of whole bars, between its last sample and its first."""
-    # Twice half of it, so that the seam is in the middle.
+    """Measure the seam of a loop `[C, N]` of whole bars, between its last sample and its first."""
+    # Rotated by half, so that the seam is in the middle.
     middle = loop.shape[1] // 2
     turned = np.roll(loop, middle, axis=1)
     step_db, hits_db = _steps(turned, middle, sample_rate)
     bar = loop.shape[1] / n_bars
     lines = [round(index * bar) for index in range(1, n_bars)]
     changes = np.array([_change(loop, line, sample_rate) for line in [0, *lines]])
-    # Compared with the line that is most like it: bars differ, and a fill ends in its own way.
+    # Compared with the most similar bar line: bars differ, and a fill ends in its own way.
     off = changes[1:] - changes[0]
     level = np.abs(off[:, 0]).min() if lines else None
     spectrum = np.sqrt(np.square(off[:, 1:]).mean(axis=1)).min() if lines else None
@@ -84,7 +84,7 @@ def measure_seam(loop: np.ndarray, sample_rate: int, n_bars: int) -> Seam:
 
 
 def _steps(turned: np.ndarray, middle: int, sample_rate: int) -> tuple[float, float]:
-    # What a straight line through two samples says of the next is wrong by so much.
+    # The error of predicting a sample by a straight line through the previous two.
     steep = np.abs(np.diff(turned, n=2, axis=1)).max(axis=0) + FLOOR
     at, around = round(AT_S * sample_rate), round(AROUND_S * sample_rate)
     seam = steep[middle - 1 - at : middle + at]
@@ -100,7 +100,7 @@ def _steps(turned: np.ndarray, middle: int, sample_rate: int) -> tuple[float, fl
 
 
 def _change(loop: np.ndarray, line: int, sample_rate: int) -> np.ndarray:
-    """How level and the levels of bands `[1 + B]` change over a line, in dB."""
+    """Change of the level and of the band levels across a bar line, `[1 + B]` in dB."""
     n_edge = min(round(EDGE_S * sample_rate), loop.shape[1] // 2)
     turned = np.roll(loop, n_edge - line, axis=1)
     sides = []
@@ -112,17 +112,16 @@ def _change(loop: np.ndarray, line: int, sample_rate: int) -> np.ndarray:
 
 
 def _phase_jump(turned: np.ndarray, middle: int, sample_rate: int) -> float | None:
-    """Degrees by which the bass `[C, N]` behind the seam at `middle` leaves the phase that it had
-    before."""
+    """Phase jump in degrees of the bass of `[C, N]` at the seam at `middle`."""
     n_side = round(BASS_S * sample_rate)
     if middle < 2 * n_side:
         return None
     reach = turned[:, middle - 2 * n_side : middle + 2 * n_side].mean(axis=0)
     filters = butter(2, BASS_HZ, "lowpass", fs=sample_rate, output="sos")
-    # Each side by itself, or the filter would smooth the jump away.
+    # Each side is filtered by itself, or the filter would smooth the jump away.
     sides = [np.asarray(sosfiltfilt(filters, part)) for part in np.split(reach, 2)]
     phases = [np.unwrap(np.angle(np.asarray(hilbert(side)))) for side in sides]
-    # The edges of a transform are off; the middle of each side tells its phase and pitch.
+    # The transform is wrong near its edges; the middle of each side gives phase and pitch.
     inside = slice(n_side // 2, 3 * n_side // 2)
     times = np.arange(n_side // 2, 3 * n_side // 2)
     lines = [np.polyfit(times, phase[inside], 1) for phase in phases]

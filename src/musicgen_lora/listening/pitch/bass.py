@@ -1,9 +1,9 @@
-"""The notes of a bass, the 808's above all: when, which pitch, how far each one slides.
+"""Finds the notes of a bass, above all an 808's: start, pitch and glide.
 
-A bass line is one voice, so its fundamental can be followed frame by frame on a signal
-decimated to 1 kHz: the pitch whose first harmonics hold most (Hermes, Measurement of pitch by
-subharmonic summation, JASA 1988). Onsets cut the track into notes. The kick shares the band: it
-is told from a note by dying away within a quarter of a second.
+A bass line is monophonic, so its fundamental can be tracked frame by frame in a signal decimated to
+1 kHz: the pitch whose first harmonics have most energy (Hermes, Measurement of pitch by subharmonic
+summation, JASA 1988). Onsets cut the track into notes. The kick is in the same band; unlike a note,
+it dies away within a quarter of a second.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ WINDOW_S, PITCH_HOP_S = 0.1, 0.01
 N_FFT = 1024
 BASS_HARMONIC_GAINS = (1.0, 0.5, 0.3)
 PITCHES = np.arange(15.5, 47.5, 0.1)
-"""MIDI notes tried: 20 to 125 Hz."""
+"""Candidate MIDI notes: 20 to 125 Hz."""
 FLOOR_DB = -50.0
 """Below this level of a full-scale sine there is no note ..."""
 RANGE_DB = 30.0
 """... nor this far below the loudest of the recording."""
 ATTACK_S = 0.07
-"""The kick and the drop of pitch at a note's start are over by then."""
+"""By then the kick and the pitch drop at a note's start are over."""
 SHORTEST_S = 0.1
 KICK_DB_PER_S = 60.0
-"""What dies away faster than this is a kick or a tom, not a note ..."""
+"""Sound that dies away faster than this is a kick or a tom, not a note ..."""
 N_FALL = 5
-"""... over as many frames."""
+"""... measured over this many frames."""
 EARLY_S = 0.02
-"""The long window of the flux hears an onset this early."""
+"""The long window of the flux detects an onset this early."""
 FAINT_DB = 12.0
 GLIDE_SEMITONES = 0.7
 DECIBELS_OF_E = 20.0 / np.log(10.0)
@@ -50,11 +50,11 @@ class BassNote:
     """A note of the bass.
 
     Args:
-        pitch: MIDI number, with its fraction, before any glide.
-        glide: semitones from there to where it ends; 0 when it holds its pitch.
-        level_db: level of its loudest moment after the attack, a full-scale sine being 0.
-        decay_s: time in which it falls by 8.7 dB (to 1/e), while it is held; NaN where it is held
-            too shortly to tell, or doesn't fall.
+        pitch: fractional MIDI number before any glide.
+        glide: semitones from there to its final pitch; 0 if it holds its pitch.
+        level_db: level of its loudest moment after the attack; a full-scale sine is 0.
+        decay_s: time in which it falls by 8.7 dB (to 1/e) while it is held; NaN if it is held too
+            briefly to tell, or doesn't fall.
     """
 
     start_s: float
@@ -66,7 +66,7 @@ class BassNote:
 
 
 def find_bass_notes(waveform: np.ndarray, sample_rate: int) -> list[BassNote]:
-    """Notes from 20 to 120 Hz of a recording `[C, N]`, in order of time."""
+    """Find the notes from 20 to 120 Hz of a recording `[C, N]`, in order of time."""
     low = low_part(waveform, sample_rate, BASS_RATE)
     pitches, levels_db = follow_bass(low)
     if not len(pitches):
@@ -83,14 +83,14 @@ def find_bass_notes(waveform: np.ndarray, sample_rate: int) -> list[BassNote]:
 
 
 def low_part(waveform: np.ndarray, sample_rate: int, rate: int) -> np.ndarray:
-    """The mix of `[C, N]` at a low rate, `[M]`."""
+    """Mix `[C, N]` down to mono `[M]` at a low rate."""
     mono = waveform.mean(axis=0, dtype=np.float32)
     return soxr.resample(mono, sample_rate, rate, "LQ") if len(mono) else mono
 
 
 def follow_bass(low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pitch (MIDI) and level (dB of a full-scale sine) of a signal `[N]` at 1 kHz, every 10 ms:
-    two `[F]`, frame f centred on f x 10 ms; empty below a window's length."""
+    """Pitch (MIDI) and level (dB re a full-scale sine) of a signal `[N]` at 1 kHz every 10 ms, both
+    `[F]`, frame f centred on f x 10 ms; empty if shorter than a window."""
     n_window, hop = round(WINDOW_S * BASS_RATE), round(PITCH_HOP_S * BASS_RATE)
     if len(low) < n_window:
         return np.zeros(0), np.zeros(0)
@@ -108,7 +108,7 @@ def follow_bass(low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _read_note(
     pitches: np.ndarray, levels_db: np.ndarray, start_s: float, end_s: float, floor_db: float
 ) -> BassNote | None:
-    # Frames that see the next note are left out at the end.
+    # Frames at the end whose window reaches the next note are left out.
     first = round((start_s + ATTACK_S) / PITCH_HOP_S)
     last = round((end_s - 0.25 * WINDOW_S) / PITCH_HOP_S)
     levels = levels_db[first:last]
@@ -119,19 +119,19 @@ def _read_note(
     quiet = loudest + np.flatnonzero(levels[loudest:] < max(floor_db, peak_db - RANGE_DB))
     n_heard = int(quiet[0]) if len(quiet) else len(levels)
     duration_s = n_heard * PITCH_HOP_S + ATTACK_S
-    # A drum dies away all the time, a note holds for some of it, however short it is cut.
+    # A drum dies away throughout; a note holds for a while, however short it is cut.
     falls = levels[: max(n_heard - N_FALL, 0)] - levels[N_FALL : max(n_heard, N_FALL)]
     fall_s = N_FALL * PITCH_HOP_S
     dies = len(falls) > 0 and float(np.quantile(falls, 0.25)) > KICK_DB_PER_S * fall_s
     if duration_s < SHORTEST_S or peak_db < floor_db or dies:
         return None
-    # What is left of a note that was cut has no pitch of its own.
+    # The faint rest of a note that was cut has no reliable pitch.
     faint = loudest + np.flatnonzero(levels[loudest:n_heard] < peak_db - FAINT_DB)
     track = pitches[first : first + (int(faint[0]) if len(faint) else n_heard)]
-    # A third at either end: a glide takes place between.
+    # At most a third at either end: a glide happens in between.
     n_end = max(1, min(len(track) // 3, round(0.15 / PITCH_HOP_S)))
     pitch, tail = float(np.median(track[:n_end])), track[-n_end:]
-    # A short note arrives in its last moments alone, which the median of them hasn't heard yet.
+    # A short note reaches its final pitch only in its last moments, which the median misses.
     arrived = 0.9 if float(np.median(tail)) > pitch else 0.1
     glide = float(np.quantile(tail, arrived)) - pitch
     glide = glide if abs(float(np.median(tail)) - pitch) >= GLIDE_SEMITONES else 0.0
@@ -146,7 +146,7 @@ def _read_note(
 
 
 def _decay_s(levels_db: np.ndarray) -> float:
-    """Time constant of a line through levels `[F]`, without the frames that see the end."""
+    """Decay time from a line through levels `[F]`, without frames whose window reaches the end."""
     held = levels_db[: len(levels_db) - round(0.5 * WINDOW_S / PITCH_HOP_S)]
     if len(held) < SHORTEST_FALL_S / PITCH_HOP_S:
         return float("nan")

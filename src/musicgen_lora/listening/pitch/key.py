@@ -1,15 +1,15 @@
 """The key of a recording, from its bass line and its tones.
 
-An 808 beat often has no pitched sound but its bass, and a common chroma drowns that in drums.
-So the bass speaks for itself, twice: by the long notes that `bass` followed, glides and all, and,
-where notes are short or leap over octaves, by the pitch whose harmonics hold most of the low
-spectrum while it stays. The tones above are peaks of the spectrum that stand over the drums' noise.
+An 808 beat often has no pitched sound but its bass, and an ordinary chroma drowns that in drums.
+So the bass is measured by itself, twice: by the long notes that `bass` finds, including glides,
+and, for notes that are short or leap over octaves, by the steady pitch whose harmonics have most of
+the low spectrum. The tones above are spectral peaks that exceed the noise of the drums.
 
 Each pitch class then votes for each key by a profile (Krumhansl & Kessler, Tracing the dynamic
-changes in perceived tonal organization, 1982, found the first ones by asking listeners), once by
-its share and once by the root of it: a scale's rare notes tell relative keys apart. The profiles
-are fitted for notes, line and tones apart, on clips without a key as well, so that a drum's pitch
-gives no confidence.
+changes in perceived tonal organization, 1982, found the first ones by asking listeners), once with
+its share and once with the square root of it: a scale's rare notes distinguish relative keys. The
+profiles are fitted separately for notes, line and tones, also on clips without a key, so that a
+drum's pitch gives no confidence.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ ABOVE_NOISE = 3.0
 """A tone's peak is this many times the mean of the 120 Hz around it."""
 SILENT_DB = -70.0
 ENOUGH_TONES = 0.05
-"""With less of it, the tones say accordingly less: a drum has a pitch as well."""
+"""Tonal share below which tones count proportionally less: a drum has a pitch as well."""
 
 LONGEST_NOTE_S = 0.6
-"""A note that rings for longer says no more about the key."""
+"""Longer notes count no more than this."""
 GLIDE_SHARE = 0.2
-"""What the end of a glide weighs against its start."""
+"""Weight of the end of a glide relative to its start."""
 ENOUGH_NOTES_S = 2.0
 
 BASS_RATE = 2_000
 BASS_WINDOW_S, BASS_HOP_S = 0.15, 0.02
 BASS_N_FFT = 2048
 BASS_PITCHES = np.arange(21.5, 57.5, 0.1)
-"""MIDI notes tried: 28 to 225 Hz."""
+"""Candidate MIDI notes: 28 to 225 Hz."""
 KEY_HARMONIC_GAINS = tuple(0.7**order for order in range(6))
 BASS_HZ = 130.0
 BASS_SHARE = 0.4
-"""Where nothing up to `BASS_HZ` is this strong against the frame's strongest, there is no bass,
+"""If nothing up to `BASS_HZ` has this share of the frame's strongest magnitude, there is no bass,
 only the low end of chords."""
 BASS_SILENT_DB = -60.0
 FAINT_BASS = 0.1
-"""What is weaker than this share of the recording's strongest is no bass."""
+"""Sound below this share of the recording's strongest bass doesn't count as bass."""
 STEADY_SEMITONES = 0.3
-"""A bass stays within it from frame to frame; a kick's pitch falls faster ..."""
+"""A bass moves less than this from frame to frame; a kick's pitch falls faster ..."""
 FALL_DB, N_FALL = 3.0, 4
-"""... and dies away faster than this within so many frames."""
+"""... and its level falls by more than this within so many frames."""
 ENOUGH_BASS = 0.2
-"""Share of the frames with a bass; with fewer the bass says accordingly less."""
+"""Share of frames with a bass below which the bass counts proportionally less."""
 PROFILES = np.array(
     [
         [
@@ -84,8 +84,8 @@ PROFILES = np.array(
 )
 MINOR_ODDS = 0.03
 """Log odds for a key by the share of each of its degrees, `[mode, block, degree]` with the blocks
-bass notes, bass line, tones and the roots of the three; of minor against major when nothing is
-heard. Fitted by `benchmarks/listening/analysis_accuracy.py --fit key` on seeds that its report
+bass notes, bass line, tones and the square roots of the three; and of minor over major without any
+evidence. Fitted by `benchmarks/listening/analysis_accuracy.py --fit key` on seeds that its report
 doesn't use."""
 
 
@@ -94,8 +94,8 @@ class Key:
     """A key.
 
     Args:
-        name: as in "C# minor"; None when nothing has a pitch.
-        confidence: 0 to 1, that it is right, its mode included.
+        name: as in "C# minor"; None if nothing has a pitch.
+        confidence: 0 to 1, that it is right, including its mode.
     """
 
     name: str | None
@@ -105,11 +105,11 @@ class Key:
 def estimate_key(
     waveform: np.ndarray, sample_rate: int, *, notes: Sequence[BassNote] | None = None
 ) -> Key:
-    """The key of a recording `[C, N]` at `sample_rate` Hz; dorian counts as minor, mixolydian as
-    major.
+    """Estimate the key of a recording `[C, N]` at `sample_rate` Hz; dorian counts as minor,
+    mixolydian as major.
 
     Args:
-        notes: its bass notes, where they are at hand.
+        notes: its bass notes, if they are known already.
     """
     if notes is None:
         notes = find_bass_notes(waveform, sample_rate)
@@ -124,8 +124,8 @@ def estimate_key(
 
 
 def pitch_evidence(waveform: np.ndarray, sample_rate: int, notes: Sequence[BassNote]) -> np.ndarray:
-    """Chroma of the bass notes, the bass line and the tones `[3, 12]`, C first; each sums to 1 when
-    there is enough of it, to less when it is hardly there."""
+    """Chroma of the bass notes, the bass line and the tones `[3, 12]`, C first; each sums to 1, or
+    to less if there is little of it."""
     held_s = sum(note.duration_s for note in notes)
     line, held = bass_chroma(waveform, sample_rate)
     tones, tonal = tone_chroma(waveform, sample_rate)
@@ -139,15 +139,15 @@ def pitch_evidence(waveform: np.ndarray, sample_rate: int, notes: Sequence[BassN
 
 
 def key_features(evidence: np.ndarray) -> np.ndarray:
-    """What the profiles weigh `[12, 73]` of evidence `[3, 12]`: seen from each tonic, the shares,
-    their roots, and a one."""
+    """Features `[12, 73]` of evidence `[3, 12]` for the profiles: relative to each tonic, the
+    shares, their square roots, and a constant 1."""
     blocks = np.concatenate([evidence, np.sqrt(evidence)])
     rolled = [np.append(np.roll(blocks, -tonic, axis=1), 1.0) for tonic in range(12)]
     return np.stack(rolled)
 
 
 def note_chroma(notes: Sequence[BassNote]) -> np.ndarray:
-    """Share of each pitch class `[12]`, C first, in bass notes; 0 without any."""
+    """Share of each pitch class `[12]`, C first, in the bass notes; 0 without any."""
     chroma = np.zeros(12)
     for note in notes:
         weight = min(note.duration_s, LONGEST_NOTE_S) * 10.0 ** (note.level_db / 40.0)
@@ -158,8 +158,8 @@ def note_chroma(notes: Sequence[BassNote]) -> np.ndarray:
 
 
 def bass_chroma(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, float]:
-    """Share of each pitch class `[12]` in the bass line of `[C, N]`, and the share of the frames
-    that it is heard in. Both 0 where there is none."""
+    """Share of each pitch class `[12]` in the bass line of `[C, N]`, and the share of frames with a
+    bass. Both are 0 if there is none."""
     low = low_part(waveform, sample_rate, BASS_RATE)
     n_window, hop = round(BASS_WINDOW_S * BASS_RATE), round(BASS_HOP_S * BASS_RATE)
     if len(low) < n_window:
@@ -174,7 +174,7 @@ def bass_chroma(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, flo
     is_bass[1:] &= ~moves
     is_bass[:-1] &= ~moves
     is_bass &= levels > FAINT_BASS * levels.max(initial=0.0)
-    # The levels are of roots of magnitudes.
+    # The levels are sums of square roots of magnitudes.
     levels_db = 40.0 * np.log10(np.maximum(levels, 1e-6))
     half = N_FALL // 2
     is_bass[half:-half] &= levels_db[2 * half :] - levels_db[: -2 * half] > -FALL_DB
@@ -186,14 +186,14 @@ def bass_chroma(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, flo
 
 
 def _follow(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pitch (MIDI) of the strongest series of harmonics in each frame of `[bins, F]` and the roots
-    of its magnitudes summed up, both `[F]`."""
+    """Pitch (MIDI) of the strongest series of harmonics in each frame of `[bins, F]`, and the sum
+    of the square roots of its magnitudes, both `[F]`."""
     gains = harmonic_gains(BASS_PITCHES, KEY_HARMONIC_GAINS, BASS_N_FFT, BASS_RATE)
     width = round(80.0 * BASS_N_FFT / BASS_RATE)
     pitches, levels = [], []
     for start in range(0, magnitude.shape[1], FRAMES_AT_ONCE):
         root = np.sqrt(magnitude[:, start : start + FRAMES_AT_ONCE])
-        # The kick and the noise of drums are wide, harmonics are not.
+        # The kick and the noise of drums are broadband, harmonics are not.
         salience = gains @ np.maximum(root - uniform_filter1d(root, width, axis=0), 0.0)
         pitches.append(BASS_PITCHES[salience.argmax(axis=0)])
         levels.append(salience.max(axis=0))
@@ -201,27 +201,27 @@ def _follow(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _classes(pitches: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Pitch class of each pitch, both `[P]`. Samples are rarely tuned to 440 Hz: the mean deviation
-    from the tempered scale is theirs, not a note's."""
+    """Pitch class of each pitch, both `[P]`. Samples are rarely tuned to 440 Hz, so the mean
+    deviation from the tempered scale is removed."""
     detuned = float(np.angle(np.sum(weights * np.exp(2j * np.pi * pitches)))) / (2.0 * np.pi)
     return np.round(pitches - detuned).astype(int) % 12
 
 
 def tone_chroma(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, float]:
-    """Share of each pitch class `[12]` in the tones from 110 to 1500 Hz of `[C, N]`, and how
-    tonal that band is: the tones' share of its magnitude. Both 0 when there are none."""
+    """Share of each pitch class `[12]` in the tones from 110 to 1500 Hz of `[C, N]`, and how tonal
+    that band is: the tones' share of its magnitude. Both are 0 if there are none."""
     low = low_part(waveform, sample_rate, TONE_RATE)
     n_window = round(WINDOW_S * TONE_RATE)
     if len(low) < n_window:
         return np.zeros(12), 0.0
     window = np.asarray(hann(n_window, sym=False), dtype=np.float32)
-    # Whole windows alone.
+    # Only whole windows.
     hop = round(TONE_HOP_S * TONE_RATE)
     first = -(-(n_window // 2) // hop)
     n_frames = max(1, (len(low) - n_window + n_window // 2) // hop + 1 - first)
     magnitude = magnitudes(low, window, hop, N_FFT, first=first, n_frames=n_frames)
     hertz_a_bin = TONE_RATE / N_FFT
-    # Drums are wide, tones narrow: a peak has to stand over its surroundings.
+    # Drums are broadband, tones narrow: a peak must exceed its surroundings.
     noise = uniform_filter1d(magnitude, round(120.0 / hertz_a_bin), axis=0)
     is_peak = np.zeros(magnitude.shape, dtype=bool)
     is_peak[1:-1] = (magnitude[1:-1] > magnitude[:-2]) & (magnitude[1:-1] >= magnitude[2:])
@@ -234,7 +234,7 @@ def tone_chroma(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, flo
     left, middle, right = (np.log(magnitude[bins + side, frames] + 1e-9) for side in (-1, 0, 1))
     shift = 0.5 * (left - right) / np.minimum(left - 2.0 * middle + right, -1e-9)
     pitches = 69.0 + 12.0 * np.log2((bins + shift) * hertz_a_bin / 440.0)
-    # Loud tones say more, but not ten times more.
+    # Loud tones count more, but not ten times more.
     weights = np.sqrt(magnitude[bins, frames])
     chroma = np.bincount(_classes(pitches, weights), weights, minlength=12)
     tonal = float(magnitude[bins, frames].sum() / magnitude[low_bin:high_bin].sum())

@@ -1,9 +1,9 @@
-"""Names of keys: as metadata gives them, and as titles of files hide them. Who wrote "Bbm" reads
-"Bb minor"; a key that nobody wrote is spelled as most do, Bb and not A#.
+"""Names of keys, in metadata and in file names. "Bbm" is read as "Bb minor", in its author's
+spelling; a measured key has the usual spelling, Bb and not A#.
 
-"Am" is a key and a word, "A minor" a key and an adjective: `I Am The One 140bpm.wav` says nothing
-of a key. So where English could mean it too, a key needs company that makes it one: a tempo beside
-it, or a word of music.
+"Am" is a key and a word, "A minor" a key and an adjective: `I Am The One 140bpm.wav` names no key.
+So if it could also be English, a key needs something beside it that makes it one: a tempo, or a
+musical word.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _USUAL = {
     "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
     "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
 }
-"""The spelling with fewer sharps or flats, by mode; the commoner one where there are six."""
+"""The spelling with fewer sharps or flats, by mode; with six of either, the more common one."""
 _WHITE = {"E#", "B#", "Cb", "Fb"}
 
 _ACCIDENTAL = r"#|♯|b|♭|[ -]?(?i:sharp|flat)"
@@ -29,15 +29,15 @@ _MINOR, _MAJOR = (
 
 
 def normalise_key(value: object) -> str | None:
-    """A key given as "C#m", "Db minor", "c sharp min", "F", "升C小调", "8A" (Camelot) or "1m" (Open
-    Key), as in "C# minor"; sharps stay sharps, and flats flats. A bare note is major, as in ID3's
-    TKEY. None for anything else."""
+    """Normalise a key such as "C#m", "Db minor", "c sharp min", "F", "升C小调", "8A" (Camelot) or
+    "1m" (Open Key) to the form "C# minor"; sharps stay sharps, and flats flats. A bare note is
+    major, as in ID3's TKEY. None for anything else."""
     if not isinstance(value, str):
         return None
     value = _from_chinese(value)
     wheel = re.fullmatch(r"\s*(1[0-2]|[1-9])\s*([ABabdm])\s*", value)
     if wheel:
-        # Both wheels go round in fifths; Camelot's 8B and Open Key's 1d are C major.
+        # Both wheels go in fifths; Camelot's 8B and Open Key's 1d are C major.
         number, is_camelot = int(wheel[1]), wheel[2] in "ABab"
         minor = wheel[2] in "Aam"
         fifths = number - (8 if is_camelot else 1)
@@ -52,7 +52,7 @@ def normalise_key(value: object) -> str | None:
 
 
 def _from_chinese(value: str) -> str:
-    """A key written as in "升C小调", as in "C# minor"; anything else as it is."""
+    """Convert a key such as "升C小调" to "C# minor"; anything else is returned as it is."""
     match = re.fullmatch(r"\s*([升降])?\s*([A-Ga-g])\s*([#b♯♭升降])?\s*([大小])调\s*", value)
     if not match:
         return value
@@ -73,7 +73,7 @@ def _usual_name(pitch_class: int, minor: bool) -> str:
 
 
 def _spelled(note: str, accidental: str | None, minor: bool) -> str:
-    """The key in its author's spelling, but for names of white keys that nobody uses (E#, Cb)."""
+    """The key in its author's spelling, except white keys with unusual names (E#, Cb)."""
     pitch_class = _pitch_class(note, accidental)
     steps = (pitch_class - NOTE_NAMES.index(note.upper()) + 6) % 12 - 6
     name = note.upper() + {0: "", 1: "#", -1: "b"}[steps]
@@ -83,14 +83,14 @@ def _spelled(note: str, accidental: str | None, minor: bool) -> str:
 
 
 def usual_key(key: str) -> str:
-    """A key in its usual spelling: "A# minor" as "Bb minor"; what is no key as it is."""
+    """A key in its usual spelling: "A# minor" as "Bb minor"; anything else is returned as it is."""
     read = _read(key)
     return key if read is None else _usual_name(*read)
 
 
 def key_distance(key: str, other: str) -> str | None:
-    """How two keys are to each other: "same", however they are spelled, "relative" (C major and A
-    minor), or None for any other; None as well where either is no key."""
+    """How two keys are related: "same", however they are spelled, "relative" (C major and A minor),
+    or None for others and if either is not a key."""
     first, second = _read(key), _read(other)
     if first is None or second is None:
         return None
@@ -104,14 +104,14 @@ def key_distance(key: str, other: str) -> str | None:
 
 
 def _read(key: str) -> tuple[int, bool] | None:
-    """Pitch class and mode (True is minor) of a key as it is written here."""
+    """Pitch class and mode (True is minor) of a normalised key."""
     match = re.fullmatch(r"([A-G])([#b]?) (minor|major)", key)
     return (_pitch_class(match[1], match[2] or None), match[3] == "minor") if match else None
 
 
 @dataclass(frozen=True)
 class NameKey:
-    """A key that a name has, and whether the name surely means one."""
+    """A key found in a name, and whether it certainly is one."""
 
     name: str
     is_sure: bool
@@ -141,24 +141,24 @@ _ENGLISH_BESIDE = {
         {"key"},
     ),
 }
-"""Words before and after, by what the key reads as, that make it English: "I Am", "Get Em"."""
+"""Words before and after that make it English, by the letters of the key: "I Am", "Get Em"."""
 _MUSIC = {
     *("arp", "beat", "beats", "chord", "chords", "fx", "instrumental", "keys", "lead", "loop"),
     *("loops", "master", "melody", "mix", "one-shot", "prod", "riff", "sample", "stem", "stems"),
     "type",
 }
-"""Words of music that are no genre, mood or instrument."""
+"""Musical words other than genres, moods and instruments."""
 _INTRODUCES = {"in", "key", "of"}
 
 
 def find_key(words: str, *, has_tempo: bool, music: Callable[[str], bool]) -> NameKey | None:
-    """The key with its mode that a name has; None for none or several. A note without a mode is
-    no key: half of the packs that write "F#" mean F# minor.
+    """The key, with its mode, in a name; None if there is none, or several. A note without a mode
+    doesn't count: half of the packs that write "F#" mean F# minor.
 
     Args:
         words: of the name, with single spaces.
-        has_tempo: whether the name says a tempo anywhere.
-        music: whether a word is one of music.
+        has_tempo: whether the name contains a tempo.
+        music: tells whether a word is musical.
     """
     found: dict[str, bool] = {}
     for match in _KEY.finditer(words):
@@ -176,7 +176,7 @@ def find_key(words: str, *, has_tempo: bool, music: Callable[[str], bool]) -> Na
                 continue
             sure = meant
         name = _spelled(note, accidental, mode.lower() in _MINOR)
-        # "Bbm" and "A#m" beside each other are one.
+        # "Bbm" and "A#m" in one name are the same key.
         name = next((other for other in found if key_distance(other, name) == "same"), name)
         found[name] = found.get(name, False) or sure
     return NameKey(*next(iter(found.items()))) if len(found) == 1 else None
@@ -190,18 +190,18 @@ def _is_meant(
     *,
     spelled_out: bool,
 ) -> bool | None:
-    """Whether letters that may be English are surely a key; None where they are English.
+    """Whether letters that may be English are certainly a key; None if they are English.
 
     Args:
-        english: words beside them that make them English.
-        spelled_out: the mode is a word, as in "A minor".
+        english: words before and after that make them English.
+        spelled_out: whether the mode is a word, as in "A minor".
     """
     last = next((word.lower() for word in reversed(before) if word != "-"), None)
     following = next((word.lower() for word in after if word != "-"), None)
     if last in english[0] or following in english[1]:
         return None
     if last is not None and _HOUR.fullmatch(last):
-        # "3 AM", though a tempo follows.
+        # "3 AM", even if a tempo follows.
         return None
 
     def is_company(word: str | None) -> bool:
@@ -210,25 +210,25 @@ def _is_meant(
     if spelled_out and last in _INTRODUCES:
         return True
     if spelled_out:
-        # "A Minor Threat": what follows is a noun; behind a key stands a number, or music.
+        # "A Minor Threat": a noun follows; after a key comes a number or a musical word.
         ends = following is None or not following.isalpha()
         return True if ends or is_company(following) else None
     return is_company(last) or is_company(following)
 
 
 def short_key(key: str) -> str:
-    """A key as tags hold it, in three letters at most: "C# minor" as "C#m", "F major" as "F"."""
+    """A key as in tags, with three letters at most: "C# minor" as "C#m", "F major" as "F"."""
     note, mode = key.split(" ")
     return f"{note}m" if mode == "minor" else note
 
 
 def file_key(key: str) -> str:
-    """A key as names of files have it: "C# minor" as "C#min", "F major" as "Fmaj"."""
+    """A key as in file names: "C# minor" as "C#min", "F major" as "Fmaj"."""
     note, mode = key.split(" ")
     return f"{note}{mode[:3]}"
 
 
 def root_pitch_class(key: str) -> int | None:
-    """The root's pitch class, 0 (C) to 11 (B), of a key as it is written here; None for others."""
+    """Pitch class of the root, 0 (C) to 11 (B), of a normalised key; None for others."""
     read = _read(key)
     return None if read is None else read[0]

@@ -1,9 +1,9 @@
-"""Whether a recording keeps a tempo that was asked for.
+"""Measures whether a recording keeps a requested tempo.
 
-`tempo` asks which tempo a recording has, and has to doubt its octave. Here the tempo is known, and
-the question is how near the playing comes: the onsets' places between the sixteenths of a grid are
-pointers on a circle, which add up where they keep to it (Rayleigh's test) and cancel where they
-don't. Half and double time share the grid, so a beat of 140 that feels like 70 keeps it too.
+`tempo` estimates an unknown tempo, and its octave is uncertain. Here the tempo is known, and the
+question is how closely the recording follows it: the positions of onsets between the sixteenths of
+a grid are unit vectors on a circle, which add up if they keep to it and cancel if they don't
+(Rayleigh's test). Half and double time share the grid, so a beat of 140 that feels like 70 passes.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ import numpy as np
 from musicgen_lora.listening.rhythm.loops import weighted_onsets
 
 REACH = 0.08
-"""Tempi are looked for within this share of the asked one."""
+"""Tempos are searched within this share of the requested one."""
 STEP = 0.0002
 NEARNESS = 0.05
-"""Standard deviation of a mild preference for the asked tempo: a few onsets fit several."""
+"""Standard deviation of a mild preference for the requested tempo: a few onsets fit several."""
 STEADY_DEVIATIONS = 4.5
-"""From this agreement on there is a steady beat. Of 4,000 rows of unrelated onsets over 9 and 16 s
-0.2 % reach it near a given tempo, where 1 to 2 % reach 4: of a loop's several tries each may."""
+"""From this agreement on the beat is steady. Of 4,000 series of unrelated onsets over 9 and 16 s,
+0.2 % reach it near a given tempo; 1 to 2 % reach 4, too many for several takes per loop."""
 STRETCH_S = 2.0
 CLEAR_DEVIATIONS = 1.5
-"""A stretch of this length tells its drift from this agreement on."""
+"""From this agreement on, a stretch of `STRETCH_S` says where it drifts."""
 HOP_S, SMOOTHINGS = 0.5, 4
-"""How a recording wanders is looked at so often, over `STRETCH_S` each, and smoothed so often."""
+"""Wandering is measured every `HOP_S`, over `STRETCH_S` each, and smoothed this many times."""
 
 
 @dataclass(frozen=True)
 class KeptTempo:
-    """How a recording keeps a tempo.
+    """How well a recording keeps a tempo.
 
     Args:
-        bpm: the tempo near the asked one that its onsets keep best; NaN without onsets.
+        bpm: the tempo near the requested one that its onsets keep best; NaN without onsets.
         offset_s: time of a sixteenth of that grid, from 0 up to a sixteenth.
-        agreement: of the onsets, in standard deviations of what unrelated onsets reach.
-        drift_s: by how much the stretches of the recording leave the grid at most.
+        agreement: of the onsets, in standard deviations of that of unrelated onsets.
+        drift_s: largest distance of a stretch of the recording from the grid.
     """
 
     bpm: float
@@ -51,18 +51,18 @@ class KeptTempo:
 
 
 def kept_tempo(strengths: np.ndarray, bpm: float, *, reach: float = REACH) -> KeptTempo:
-    """How a recording keeps a tempo.
+    """Measure how well a recording keeps a tempo.
 
     Args:
         strengths: its onset strengths `[4, F]`, see `metre.onset_strengths`.
-        reach: share of it within which the recording's own is looked for; 0 for the asked alone.
+        reach: share of `bpm` within which the recording's tempo is searched; 0 tries only `bpm`.
     """
     onsets_s, weights = weighted_onsets(strengths)
     if not len(onsets_s):
         return KeptTempo(float("nan"), 0.0, 0.0, 0.0)
     tried = bpm * (1.0 + np.arange(-reach, reach + STEP / 2.0, STEP))
     sums = np.exp(2j * np.pi * np.outer(tried / 15.0, onsets_s)) @ weights
-    # Of unrelated onsets the cosines average 0, with a variance of a half each.
+    # For unrelated onsets the cosines have mean 0 and variance 1/2.
     agreements = np.abs(sums) / np.sqrt(0.5 * np.square(weights).sum())
     nearness = np.exp(-0.5 * np.square((tried / bpm - 1.0) / NEARNESS))
     best = int((agreements * nearness).argmax())
@@ -77,15 +77,15 @@ def kept_tempo(strengths: np.ndarray, bpm: float, *, reach: float = REACH) -> Ke
 
 
 def lateness(strengths: np.ndarray, kept: KeptTempo) -> tuple[np.ndarray, np.ndarray]:
-    """How a recording wanders about the tempo that it keeps.
+    """Measure how a recording wanders about the tempo that it keeps.
 
     Args:
         strengths: `[4, F]`, see `metre.onset_strengths`.
         kept: with a steady beat.
 
     Returns:
-        Times in seconds, and by how many seconds it is late for its grid there, `[K]` each; at most
-        half a sixteenth from one to the next. Empty where no stretch of it tells.
+        Times in seconds, and by how many seconds it is behind its grid there, `[K]` each; at most
+        half a sixteenth from one to the next. Empty if no stretch is clear.
     """
     onsets_s, weights = weighted_onsets(strengths)
     step_s = 15.0 / kept.bpm
@@ -113,7 +113,7 @@ def _drift_s(onsets_s: np.ndarray, weights: np.ndarray, step_s: float, offset_s:
 
 
 def _clear_phase(turns: np.ndarray, weights: np.ndarray) -> float | None:
-    """Where onsets of a stretch lie between the sixteenths of a grid, in radians; None where they
+    """Position of a stretch's onsets between the sixteenths of a grid, in radians; None if they
     don't agree.
 
     Args:

@@ -1,8 +1,8 @@
-"""Cutting on bar lines, and counting in bars.
+"""Cuts tracks on bar lines, and counts bars.
 
 A clip that starts mid-bar teaches a model that music starts mid-bar. So long tracks are cut where
-bars begin, never mid-beat; only where the tempo itself is unsure into equal windows, which the
-result says.
+bars begin, never mid-beat; only if the tempo itself is uncertain, they are cut into equal windows,
+and the result says so.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SURE = 0.5
 """Confidence from which tempo or bar lines are relied on."""
 PHRASE_BARS = 4
 HALF_PHRASE_COST, ODD_COST = 1.0, 2.0
-"""What windows off the phrase of four bars cost, in bars that might be thrown away instead."""
+"""Cost of windows that aren't phrases of four bars, in bars that could be dropped instead."""
 KEPT_BARS = 2
-"""A stretch between two pauses that has as many whole bars is a clip, however short."""
+"""A stretch between two pauses with at least this many whole bars is a clip, however short."""
 SILENT_BARS_SHARE = 0.5
-"""A bar that is silent for more than this is left out."""
+"""A bar is dropped if a larger share of it is silent."""
 LOOP_SLACK = 0.02
 """A loop's length may be off a whole number of bars by this share of a bar."""
 
@@ -39,8 +39,8 @@ class Cuts:
 
     Args:
         windows_s: start and stop of each in seconds, in order, without overlap.
-        grid: what they surely start and end on: bar lines; beats, which are likely bar lines;
-            or nothing ("time"), where the tempo is unsure.
+        grid: what they start and end on: bar lines; beats, which are probably bar lines; or
+            nothing ("time") if the tempo is uncertain.
     """
 
     windows_s: tuple[Span, ...]
@@ -57,11 +57,10 @@ def cut_on_bars(
 ) -> Cuts:
     """Cuts a track into windows of `min_s` to `max_s` that start and end on bar lines.
 
-    Windows are phrases of four bars where that throws little away. Bars that are silent by more
-    than half are left out, and no window reaches across them. A stretch between such bars that is
-    shorter than `min_s` stays whole where it has `KEPT_BARS`. A track with no stretch of
-    `min_s` gives its longest stretch as one shorter window; windows are shorter as well where no
-    number of bars fits the limits.
+    Windows are phrases of four bars if that drops little. Bars that are more than half silent are
+    dropped, and no window spans them. A stretch between such bars that is shorter than `min_s` is
+    kept whole if it has `KEPT_BARS`. A track with no stretch of `min_s` gives its longest stretch
+    as one shorter window; windows are also shorter if no number of bars fits the limits.
 
     Args:
         silences_s: silent stretches, see `quality.find_silences`.
@@ -84,7 +83,7 @@ def cut_on_bars(
 
 
 def _sounding_runs(lines: np.ndarray, silences_s: Sequence[Span]) -> list[np.ndarray]:
-    """Lines of each unbroken row of bars that sound, each with two lines or more."""
+    """Bar lines of each unbroken run of bars that aren't silent, two lines or more each."""
     runs: list[np.ndarray] = []
     first = 0
     for index, (start_s, stop_s) in enumerate(itertools.pairwise(lines)):
@@ -99,10 +98,10 @@ def _sounding_runs(lines: np.ndarray, silences_s: Sequence[Span]) -> list[np.nda
 
 
 def _cut_run(run: np.ndarray, min_s: float, max_s: float) -> list[Span]:
-    """Windows of an unbroken run of bar lines `[M]`; none when it is shorter than `min_s`."""
+    """Windows of an unbroken run of bar lines `[M]`; none if it is shorter than `min_s`."""
     n_bars = len(run) - 1
     bar_s = float(run[-1] - run[0]) / n_bars
-    # A hair of slack, so that 30 s take the 15 bars of 2 s that they are.
+    # A hair of slack, so that 30 s hold 15 bars of 2 s.
     most = max(1, math.floor(max_s / bar_s + 1e-3))
     fewest = min(most, math.ceil(min_s / bar_s - 1e-3))
     if n_bars < fewest:
@@ -115,12 +114,12 @@ def _cut_run(run: np.ndarray, min_s: float, max_s: float) -> list[Span]:
 
 
 def _kept_whole(run: np.ndarray) -> list[Span]:
-    """A run that is too short to be cut, if it has enough bars."""
+    """A run that is too short to cut, if it has enough bars."""
     return [(float(run[0]), float(run[-1]))] if len(run) > KEPT_BARS else []
 
 
 def _cost(n_bars: int, size: int, fewest: int) -> float:
-    """Bars thrown away by windows of `size`, and a price on odd lengths."""
+    """Bars dropped by windows of `size`, plus a cost for odd lengths."""
     rest = n_bars % size
     lost = float(rest) if rest < fewest else 0.0
     if size % PHRASE_BARS == 0:
@@ -129,7 +128,7 @@ def _cost(n_bars: int, size: int, fewest: int) -> float:
 
 
 def sounding_spans(duration_s: float, silences_s: Sequence[Span]) -> list[Span]:
-    """What is left of 0 to `duration_s` without the silences."""
+    """The parts of 0 to `duration_s` outside the silences."""
     spans, start_s = [], 0.0
     for silent_start_s, silent_stop_s in sorted(silences_s):
         if silent_start_s > start_s:
@@ -146,7 +145,7 @@ def _equal_windows(spans: Sequence[Span], min_s: float, max_s: float) -> list[Sp
         length_s = stop_s - start_s
         if length_s < min_s:
             continue
-        # As few windows as hold it all; where that makes them too short, the rest is dropped.
+        # As few windows as cover it all; if that makes them too short, the rest is dropped.
         n_windows = math.ceil(length_s / max_s - 1e-9)
         window_s = length_s / n_windows
         if window_s < min_s:
@@ -160,8 +159,8 @@ def _equal_windows(spans: Sequence[Span], min_s: float, max_s: float) -> list[Sp
 
 
 def whole_bars(tempo: Tempo, duration_s: float) -> int | None:
-    """How many whole bars a recording is long; None when it isn't, or the tempo is unsure: then
-    it is not a loop."""
+    """Length of a recording in whole bars; None if it isn't a loop: no whole number of bars, or an
+    uncertain tempo."""
     if tempo.confidence < SURE:
         return None
     n_bars = duration_s * tempo.bpm / 240.0
@@ -170,6 +169,6 @@ def whole_bars(tempo: Tempo, duration_s: float) -> int | None:
 
 
 def repeats_to_reach(loop_s: float, target_s: float, max_s: float) -> int:
-    """How often a loop is played to reach `target_s` without exceeding `max_s`; 1 at least."""
+    """How often to repeat a loop to reach `target_s` without exceeding `max_s`; at least 1."""
     wanted, most = math.ceil(target_s / loop_s - 1e-3), math.floor(max_s / loop_s + 1e-3)
     return max(1, min(wanted, most))

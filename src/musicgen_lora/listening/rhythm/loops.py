@@ -1,9 +1,9 @@
-"""A loop's own length as the witness of its tempo.
+"""Estimates a loop's tempo from its own length.
 
-A bar that is heard once repeats nowhere, so autocorrelation has nothing to say of it. But a loop is
-as long as its bars: 2.474 s are four beats at 97. Most lengths are whole bars of some plausible
-tempo; a loop's onsets also fall on that tempo's sixteenths, counted from its start, and others'
-don't. How far they do is counted in standard deviations of what unrelated onsets reach.
+A single bar doesn't repeat, so autocorrelation says nothing about it. But a loop is as long as its
+bars: 2.474 s are four beats at 97. Most lengths are whole bars of some plausible tempo; a loop's
+onsets also fall on that tempo's sixteenths, counted from its start, and those of other recordings
+don't. Their agreement is measured in standard deviations of that of unrelated onsets.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from musicgen_lora.listening.rhythm.onsets import pick_onsets
 SHORTEST_S, LONGEST_S = 1.5, 16.0
 LOOP_BARS = np.array([1.0, 2.0, 4.0, 8.0])
 AGREED = 4.0
-"""Deviations from which onsets agree with a tempo. Of 150 loops cut from 808 beats 148 reach it, of
-300 excerpts of such beats three, with a tempo that was theirs, of 150 noises, drones and scattered
+"""Deviations from which onsets agree with a tempo. Of 150 loops cut from 808 beats 148 reach it; of
+300 excerpts of such beats three, all with their real tempo; of 150 noises, drones and scattered
 hits none (`benchmarks/listening/loop_tempo.py`)."""
 DOUBTED, SURE = 2.5, 4.5
-"""The evidence grows from 0 to 1 between these."""
+"""The evidence rises from 0 to 1 between these."""
 EXACT_BPM, EXACT_WORTH = 0.02, 1.0
-"""Sequencers are set to whole numbers: a tempo this close to one is worth so many deviations, but
-not where the length is a whole number of half seconds, as excerpts are."""
+"""Sequencers are set to whole numbers: a tempo this close to one adds so many deviations, unless
+the length is a whole number of half seconds, as that of excerpts is."""
 EXCERPT_S, EXCERPT_SLACK_S = 0.5, 0.002
 
 
 @dataclass(frozen=True)
 class LoopTempo:
-    """A tempo that gives a recording whole bars, and how far its onsets agree."""
+    """A tempo at which a recording has whole bars, and how well its onsets agree."""
 
     bpm: float
     agreement: float
@@ -43,13 +43,13 @@ class LoopTempo:
 
 
 def whole_tempi(duration_s: float) -> np.ndarray:
-    """Plausible tempi `[T]` that give a length 1, 2, 4 or 8 bars of 4/4."""
+    """Plausible tempos `[T]` at which a length is 1, 2, 4 or 8 bars of 4/4."""
     bpms = 240.0 / duration_s * LOOP_BARS
     return bpms[(bpms >= SLOWEST_BPM) & (bpms <= FASTEST_BPM)]
 
 
 def agreed_tempi(strengths: np.ndarray, duration_s: float) -> list[LoopTempo]:
-    """The tempi that a recording's length and its onsets agree on; none where it is no loop.
+    """The tempos that a recording's length and its onsets agree on; none if it isn't a loop.
 
     Args:
         strengths: `[4, F]`, see `metre.onset_strengths`.
@@ -59,7 +59,7 @@ def agreed_tempi(strengths: np.ndarray, duration_s: float) -> list[LoopTempo]:
     onsets_s, weights = weighted_onsets(strengths)
     if not len(onsets_s):
         return []
-    # Of unrelated onsets the cosines average 0, with a variance of a half each.
+    # For unrelated onsets the cosines have mean 0 and variance 1/2.
     deviation = float(np.sqrt(0.5 * np.square(weights).sum()))
     is_excerpt = abs(duration_s / EXCERPT_S - round(duration_s / EXCERPT_S)) < EXCERPT_SLACK_S
     found = []
@@ -74,7 +74,7 @@ def agreed_tempi(strengths: np.ndarray, duration_s: float) -> list[LoopTempo]:
 
 
 def weighted_onsets(strengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Times in seconds `[M]` of the onsets in onset strengths `[4, F]`, and how strong each is."""
+    """Times in seconds `[M]` and strengths of the onsets in onset strengths `[4, F]`."""
     spread = strengths.std(axis=1, keepdims=True)
     strength = (strengths / np.maximum(spread, 1e-9)).sum(axis=0, where=spread > 0.0)
     onsets_s = pick_onsets(strength, FRAME_RATE)

@@ -1,11 +1,11 @@
-"""What the bars of a recording could be: candidates for tempo and bar line, and their odds.
+"""Candidates for the tempo and the bar lines of a recording, and their odds.
 
-A beat tracker that looks at periods alone reads half of all trap at half its tempo: what tells
-140 from 70 is where in the bar things fall. So the periods that repeat (autocorrelation of the
-onset strength in four bands, under a comb of multiples) only nominate candidates. Each is then
-laid over the recording as a bar of sixteenths, at each of its 16 phases, and the bar that
-results is judged: a kick on the one, the backbeat on three (half time) or on two and four, hats
-on eighths, a bass that repeats with the bar. The judgement is linear, with fitted weights.
+A beat tracker that looks only at periods reads half of all trap at half its tempo: what separates
+140 from 70 is where in the bar things fall. So repeating periods (autocorrelation of the onset
+strength in four bands, under a comb of multiples) only nominate candidates. Each is then laid over
+the recording as a bar of sixteenths, at each of its 16 phases, and the resulting bar is scored: a
+kick on the one, the backbeat on three (half time) or on two and four, hats on eighths, a bass that
+repeats with the bar. The score is linear, with fitted weights.
 
 Sources: Scheirer, Tempo and beat analysis of acoustic musical signals (JASA 1998), for bands and
 combs; Klapuri, Eronen & Astola, Analysis of the meter of acoustic musical signals (TASLP 2006),
@@ -24,27 +24,27 @@ from musicgen_lora.listening.rhythm.onsets import spectral_flux
 
 SLOWEST_BPM, FASTEST_BPM = 55.0, 190.0
 BANDS = (
-    # From and to in Hz, window in s, and the sample rate that suffices.
+    # Lower and upper edge in Hz, window in s, and a sufficient sample rate.
     (20.0, 120.0, 0.096, 1_000),
     (150.0, 800.0, 0.046, 4_000),
     (1000.0, 5000.0, 0.023, 12_000),
     (6000.0, 14000.0, 0.012, 32_000),
 )
 BASS, BODY, SNAP, HATS, NOISE = range(5)
-"""Rows of the onset strengths; NOISE is where SNAP and HATS rise at once: snares and claps."""
+"""Rows of the onset strengths; NOISE is where SNAP and HATS rise together: snares and claps."""
 FRAME_RATE = 200.0
 BLOCK_S = 60.0
-"""Long recordings are analysed block by block: memory stays flat."""
+"""Long recordings are analysed in blocks, with constant memory."""
 N_STEPS = 16
 N_CANDIDATES = 10
 LONGEST_LAG = 0.75
-"""Share of the recording; longer lags have too few products to be worth anything."""
+"""Share of the recording; longer lags have too few products to be reliable."""
 UNHEARD = 0.4
-"""Taken for the correlation at a bar's length in a recording too short for it: a usual value."""
+"""A typical value, used for a correlation that the recording is too short to measure."""
 SWING = 0.2
 """Every second sixteenth may come this share of a sixteenth late."""
 STEADY_SHARE = 0.3
-"""A step's strength that 70 % of the bars exceed: what fills and drops leave standing."""
+"""Quantile of a step's strength over bars: what 70 % of them reach in spite of fills and drops."""
 
 WEIGHTS = {
     "octaves from 120 BPM": 3.37,
@@ -71,20 +71,20 @@ WEIGHTS = {
     "snap repeats with the beat": -0.56,
     "hats repeat with the bar": 1.53,
 }
-"""Log odds a unit of each feature of `_bar_features`, in its order. Fitted by
+"""Log odds per unit of each feature of `_bar_features`, in its order. Fitted by
 `benchmarks/listening/analysis_accuracy.py --fit` on clips that no report uses: 808 beats of seeds
 1000 to 1299 and training clips of the pretraining corpus, in 15 other styles."""
 
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """What the recording's bars could be, one a row.
+    """Possible bars of a recording, one per row.
 
     Args:
         bpm: `[H]`.
-        first_bar_s: `[H]`, time of the first bar line, 0 up to a bar.
+        first_bar_s: `[H]`, time of the first bar line, from 0 up to a bar.
         features: `[H, len(WEIGHTS)]`, see `_bar_features`.
-        pulse: `[H]`, how much of the onset strength repeats with the beat, up to 1.
+        pulse: `[H]`, share of the onset strength that repeats with the beat, up to 1.
     """
 
     bpm: np.ndarray
@@ -99,7 +99,7 @@ class Hypotheses:
 
 
 def onset_strengths(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Onset strength of `BANDS` `[4, F]`, 200 frames a second, of a recording `[C, N]`.
+    """Onset strength of a recording `[C, N]` in `BANDS`, `[4, F]` at 200 frames per second.
 
     Raises:
         ValueError: not `[C, N]`, or NaN or infinite samples.
@@ -133,16 +133,16 @@ def _block_strengths(mono: np.ndarray, sample_rate: int) -> np.ndarray:
 def find_hypotheses(
     strengths: np.ndarray, bpms: np.ndarray, correlation: np.ndarray
 ) -> Hypotheses | None:
-    """Every candidate tempo at each of its 16 phases; None when no bar fits the recording.
+    """Every candidate tempo at each of its 16 phases; None if no bar fits into the recording.
 
     Args:
         strengths: `[4, F]`, see `onset_strengths`.
-        bpms: the candidates `[T]`, as `find_tempi` gives them.
-        correlation: `[4, L]`, likewise.
+        bpms: the candidates `[T]`, from `find_tempi`.
+        correlation: `[4, L]`, from `find_tempi`.
     """
     spread = strengths.std(axis=1, keepdims=True)
     units = np.where(spread > 0.0, strengths / np.maximum(spread, 1e-9), 0.0)
-    # Played notes wander by a frame or two.
+    # Played notes deviate by a frame or two.
     reached = maximum_filter1d(units, 5, axis=1)
     noise = np.sqrt(reached[SNAP] * reached[HATS]) if spread[HATS] > 0.0 else reached[SNAP]
     reached = np.concatenate([reached, noise[None]])
@@ -170,8 +170,8 @@ def find_hypotheses(
 
 
 def find_tempi(strengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tempi that repeat `[T]`, with their octaves, and the autocorrelation `[4, L]` of the bands
-    that they were read off; no tempo when the recording is too short."""
+    """Repeating tempos `[T]`, with their octaves, and the autocorrelation `[4, L]` of the bands
+    that they were found in; no tempo if the recording is too short."""
     n_frames = strengths.shape[1]
     centred = strengths - strengths.mean(axis=1, keepdims=True)
     centred = gaussian_filter1d(centred.astype(np.float64), 1.0, axis=1)
@@ -199,12 +199,12 @@ def find_tempi(strengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def repetition(strengths: np.ndarray, correlation: np.ndarray, bpm: float) -> float:
-    """How far the onsets repeat after a beat, half a bar or a bar of a tempo, whichever is most: 0
-    where nothing does, 1 where all does, NaN in a recording too short to tell.
+    """How well the onsets repeat after a beat, half a bar or a bar of a tempo, whichever is best: 0
+    for not at all, 1 for exactly, NaN if the recording is too short.
 
     Args:
         strengths: `[4, F]`; bands without onsets don't count.
-        correlation: `[4, L]`, as `find_tempi` gives it.
+        correlation: `[4, L]`, from `find_tempi`.
     """
     heard = correlation[strengths.std(axis=1) > 0.0]
     repeats = _at(heard, 60.0 * FRAME_RATE / bpm * np.array([1.0, 2.0, 4.0])).mean(axis=0)
@@ -221,8 +221,8 @@ def _at(rows: np.ndarray, lags: np.ndarray) -> np.ndarray:
 
 
 def _refined(correlation: np.ndarray, bpm: float) -> float:
-    """A tempo between the frames: the peak at 1, 2, 4 ... 32 beats of a correlation `[L]`, each
-    looked for where the one before points."""
+    """Refine a tempo beyond frame resolution: find the peak of a correlation `[L]` at 1, 2, 4 ...
+    32 beats, each near where the previous one points."""
     lag = 60.0 * FRAME_RATE / bpm
     for n_beats in (1, 2, 4, 8, 16, 32):
         reach = 3 if n_beats == 1 else int(np.clip(round(0.012 * n_beats * lag), 2, 6))
@@ -240,8 +240,8 @@ def _refined(correlation: np.ndarray, bpm: float) -> float:
 
 
 def _eighth_offset(strength: np.ndarray, eighth: float) -> float:
-    """First frame of the eighths `eighth` frames apart on which most of `strength` `[F]` falls.
-    Eighths, as swing leaves them where they are."""
+    """First frame of the grid of eighths, `eighth` frames apart, with most of `strength` `[F]`.
+    Eighths, because swing doesn't move them."""
     offsets = np.arange(0.0, eighth)
     pulses = np.arange(max(1, int((len(strength) - 1 - eighth) / eighth))) * eighth
     frames = np.minimum(np.round(offsets[:, None] + pulses).astype(int), len(strength) - 1)
@@ -249,14 +249,14 @@ def _eighth_offset(strength: np.ndarray, eighth: float) -> float:
 
 
 def _bar_profile(reached: np.ndarray, offset: float, step: float) -> list[np.ndarray]:
-    """The mean bar that begins at frame `offset`: strength on each of its 16 steps `[5, 16]`,
-    what most bars reach there, and the mean half a step later."""
+    """The mean bar, from frame `offset` on: strength on each of its 16 steps, the same with swing,
+    what most bars reach there, and the mean half a step later; `[5, 16]` each."""
     n_frames = reached.shape[1]
     times = offset + step * np.arange(int((n_frames - 1 - offset) / step) + 1)
     n_bars, n_first = divmod(len(times), N_STEPS)
 
     def fold(late: float) -> np.ndarray:
-        """Values `[5, bars, 16]`; of the last bar there are the first steps alone, and zeros."""
+        """Values `[5, bars, 16]`; the last bar has only its first steps, then zeros."""
         frames = np.round(times + late * step).astype(int)
         values = np.where(frames < n_frames, reached[:, np.minimum(frames, n_frames - 1)], 0.0)
         return np.pad(values, ((0, 0), (0, N_STEPS - n_first))).reshape(-1, n_bars + 1, N_STEPS)
@@ -278,7 +278,7 @@ def _bar_features(bpm: float, bar: list[np.ndarray], repeats: np.ndarray) -> np.
         repeats: `[4, 3]`, autocorrelation at a sixteenth, a beat and a bar.
     """
     turned = (np.arange(N_STEPS)[:, None] + np.arange(N_STEPS)) % N_STEPS
-    # [5, 16, 16] each: of each bar line the steps from it on.
+    # [5, 16, 16] each: for each bar line, the steps from it on.
     mean, swung, steady, between = (np.take(part, turned, axis=1) for part in bar)
     mean[..., 1::2] = np.maximum(mean[..., 1::2], swung[..., 1::2])
     snare = 0.5 * (mean[BODY] + mean[SNAP])

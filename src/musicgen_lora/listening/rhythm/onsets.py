@@ -1,4 +1,4 @@
-"""Where sounds start.
+"""Finds where sounds start.
 
 Onsets are peaks of the spectral flux: the rise of the log spectrum from one moment to the next.
 Sources: Boeck & Widmer, Maximum Filter Vibrato Suppression for Onset Detection (DAFx 2013), for
@@ -22,14 +22,14 @@ ONSET_HOP_S = 0.005
 LAG_S = 0.015
 """A frame is compared with the one this long before it."""
 RANGE_DB = 30.0
-"""Depth of the log spectrum: what lies further below a bin's loudest moment is silence."""
+"""Depth of the log spectrum: levels further below a bin's loudest moment count as silence."""
 TILT_DB = 60.0
-"""A bin's loudest moment counts as no lower than this below the loudest bin's, so that the empty
-bins of a band don't turn their noise into onsets."""
+"""A bin's loudest moment counts as at most this far below the loudest bin's, so that the noise of
+empty bins doesn't become onsets."""
 SILENT_DB = -70.0
-"""A band that never exceeds this level (of a full-scale sine) has no onsets."""
+"""A band that never exceeds this level (re a full-scale sine) has no onsets."""
 RISE_DB = 1.5
-"""The flux at an onset lies this far above the mean of the 0.2 s around it ..."""
+"""The flux at an onset is this far above the mean of the 0.2 s around it ..."""
 RISE_SHARE = 0.06
 """... and by at least this share of the strongest rise."""
 GAP_S = 0.02
@@ -47,12 +47,12 @@ def find_onsets(
     *,
     early_s: float = 0.0,
 ) -> np.ndarray:
-    """Times in seconds `[M]` at which sounds start in a band, one on the first sample at 0.
+    """Times in seconds `[M]` at which sounds start in a band; one on the first sample is at 0.
 
     Args:
-        high_hz: its upper end; what lies above half the sample rate is ignored.
+        high_hz: its upper edge; anything above half the sample rate is ignored.
         window_s: length of the Hann window: short for hats, long for basses.
-        early_s: by how much that window hears an onset before its time.
+        early_s: how much too early that window detects an onset.
     """
     level, rate, n_before = _levels(mono, sample_rate, low_hz, high_hz, window_s)
     peaks = _peaks(_rises(level, rate), rate)
@@ -62,12 +62,12 @@ def find_onsets(
 def spectral_flux(
     mono: np.ndarray, sample_rate: int, low_hz: float, high_hz: float, window_s: float
 ) -> tuple[np.ndarray, float]:
-    """Mean rise of a band's log spectrum; arguments as of `find_onsets`.
+    """Mean rise of a band's log spectrum; arguments as in `find_onsets`.
 
     Returns:
-        Flux in dB `[F]`, frame f centred on sample f x hop, and frames a second. Zero for a
-        band that is silent or above half the sample rate. The first frames are compared with
-        silence, and what a window hears of the first sample before time 0 is at frame 0.
+        Flux in dB `[F]`, frame f centred on sample f x hop, and frames per second. Zero for a band
+        that is silent or above half the sample rate. The first frames are compared with silence,
+        and a rise at the first sample that windows see before time 0 counts at frame 0.
     """
     level, rate, n_before = _levels(mono, sample_rate, low_hz, high_hz, window_s)
     flux, n_lag = _rises(level[:, n_before:], rate), _lag(rate)
@@ -81,7 +81,7 @@ def _lag(rate: float) -> int:
 
 
 def _rises(level: np.ndarray, rate: float) -> np.ndarray:
-    """Mean rise `[F]` of levels `[bins, F]`; before the first frame there was silence."""
+    """Mean rise `[F]` of levels `[bins, F]`, with silence before the first frame."""
     n_bins, n_frames = level.shape
     if not n_bins:
         return np.zeros(n_frames)
@@ -100,10 +100,10 @@ def _rises(level: np.ndarray, rate: float) -> np.ndarray:
 def _levels(
     mono: np.ndarray, sample_rate: int, low_hz: float, high_hz: float, window_s: float
 ) -> tuple[np.ndarray, float, int]:
-    """Levels of a band's bins in dB below their own loudest moments `[bins, B + F]`, frames a
-    second, and how many of the frames, B, lie before time 0: there was silence before a recording,
-    so that a sound at its start is an onset like any other. No bins where the band is silent, or
-    above half the sample rate."""
+    """Levels of a band's bins in dB relative to their own loudest moments `[bins, B + F]`, frames
+    per second, and the number of frames, B, before time 0: silence precedes a recording, so that a
+    sound at its start is an onset like any other. No bins if the band is silent, or above half the
+    sample rate."""
     hop = max(1, round(ONSET_HOP_S * sample_rate))
     rate = sample_rate / hop
     n_window = max(16, round(window_s * sample_rate))
@@ -121,21 +121,21 @@ def _levels(
     loudest = float(magnitude.max())
     if loudest < 10.0 ** (SILENT_DB / 20.0):
         return np.zeros((0, n_frames)), rate, n_before
-    # Each bin against its own loudest moment: an 808's bass is 50 dB above its hats.
+    # Each bin relative to its own loudest moment: an 808's bass is 50 dB above its hats.
     own = np.maximum(magnitude.max(axis=1, keepdims=True), loudest * 10.0 ** (-TILT_DB / 20.0))
     level = 20.0 * np.log10(np.maximum(magnitude / own, 10.0 ** (-RANGE_DB / 20.0)))
-    # A window that hangs over the end sees a cut, which no one played.
+    # A window that reaches past the end sees a cut, which isn't part of the music.
     level[:, (len(heard) - n_window // 2) // hop + 1 :] = -2.0 * RANGE_DB
     return level, rate, n_before
 
 
 def pick_onsets(flux: np.ndarray, rate: float) -> np.ndarray:
-    """Times in seconds `[M]` of the peaks of a flux `[F]` of `rate` frames a second."""
+    """Times in seconds `[M]` of the peaks of a flux `[F]` with `rate` frames per second."""
     return _peaks(flux, rate) / rate
 
 
 def _peaks(flux: np.ndarray, rate: float) -> np.ndarray:
-    """Their frames `[M]`."""
+    """Frames `[M]` of the peaks of a flux."""
     if not float(flux.max(initial=0.0)) > 0.0:
         return np.zeros(0, dtype=int)
     reach = 2 * max(1, round(GAP_S * rate)) + 1
@@ -152,5 +152,5 @@ def _peaks(flux: np.ndarray, rate: float) -> np.ndarray:
 
 
 def rolled_share(hats_s: np.ndarray) -> float:
-    """Share of the hi-hats' onsets `[M]` that follow the one before within `ROLL_GAP_S`."""
+    """Share of the hi-hats' onsets `[M]` within `ROLL_GAP_S` of the previous one."""
     return float((np.diff(hats_s) < ROLL_GAP_S).sum() / max(1, len(hats_s)))

@@ -1,4 +1,4 @@
-"""The pieces of a mix: a file that has no tempo as a whole may have one between each two pauses."""
+"""The pieces of a mix: a file without a single tempo may have one between each pair of pauses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from musicgen_lora.listening.rhythm.tempo import Tempo, tempo_of_strengths
 
 
 def tempo_fields(tempo: Tempo) -> dict[str, Any]:
-    """A tempo as a record holds it."""
+    """A tempo as the fields of a record."""
     fields = dataclasses.asdict(tempo)
     del fields["repetition"]
     fields["tempo_confidence"] = fields.pop("confidence")
@@ -25,12 +25,12 @@ def tempo_fields(tempo: Tempo) -> dict[str, Any]:
 def tempi_between_pauses(
     strengths: np.ndarray, duration_s: float, start_s: float, measured: Sequence[BlockQuality]
 ) -> list[dict[str, Any]]:
-    """The tempo of each stretch between two pauses: the pieces of a mix, of which together none is
-    to be had. Empty where there is no pause.
+    """The tempo of each stretch between pauses: the pieces of a mix, which have no common tempo.
+    Empty if there is no pause.
 
     Args:
         strengths: onset strengths `[4, F]` of a segment.
-        start_s: where it begins in the file; silences are told from there.
+        start_s: where the segment begins in the file.
         measured: quality of its blocks.
     """
     silences_s = [

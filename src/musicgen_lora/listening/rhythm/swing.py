@@ -1,8 +1,8 @@
-"""How far the off-beat sixteenths of a beat are late: its swing.
+"""Measures the swing of a beat: how late its off-beat sixteenths are.
 
-A drum machine's swing moves the second sixteenth of each eighth, so each onset is placed within the
-eighth that it falls into, and the middle of those between is told. Triplets lie at a third and two
-thirds: where the first is played too, what lies at the second is no swing.
+A drum machine's swing moves the second sixteenth of each eighth, so each onset is placed within its
+eighth, and the median of those between the eighths is the swing. Triplets are at a third and two
+thirds: if the first third is played too, an onset at the second isn't swing.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 EARLIEST, LATEST = 0.44, 0.7
-"""Places within an eighth between which the second sixteenth is looked for: a straight one is at
-0.5, a full shuffle at 2/3."""
+"""Range within an eighth in which the second sixteenth is searched: straight is at 0.5, a full
+shuffle at 2/3."""
 TRIPLET_FROM, TRIPLET_TO = 0.28, 0.385
-"""Around the third of an eighth, and as far from its end."""
+"""Range around a third of an eighth; mirrored around two thirds."""
 LATEST_BESIDE_TRIPLETS = 0.6
 FEWEST = 4
-"""Sixteenths between of which a swing is told."""
+"""Fewest sixteenths between the eighths for a swing to be measured."""
 
 
 def find_swing(onsets_s: np.ndarray, beats_s: np.ndarray) -> float:
@@ -24,7 +24,7 @@ def find_swing(onsets_s: np.ndarray, beats_s: np.ndarray) -> float:
 
     Args:
         onsets_s: times of all onsets `[M]`.
-        beats_s: times of the beats `[B]`, as `tempo.estimate_tempo` gives them.
+        beats_s: times of the beats `[B]`, from `tempo.estimate_tempo`.
 
     Returns:
         NaN with fewer than 3 beats, or fewer than 4 sixteenths between the eighths.

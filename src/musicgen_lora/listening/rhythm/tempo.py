@@ -1,9 +1,9 @@
-"""Tempo, beats and bar lines of a recording, with the octave settled.
+"""Estimates tempo, beats and bar lines of a recording, including the octave of the tempo.
 
-`metre` says what the bars could be. Here the odds become a choice with a confidence (a softmax
-over all hypotheses), and the choice a grid: a line through the onsets gives the period to a few
-parts in 100,000, so that the bar lines still hold minutes later. A recording whose tempo moves
-is followed from beat to beat instead: Ellis, Beat Tracking by Dynamic Programming (2007).
+`metre` gives candidates. Here their odds become a choice with a confidence (a softmax over all
+hypotheses), and the choice a grid: a line through the onsets gives the period to a few parts in
+100,000, so that the bar lines still hold minutes later. A recording whose tempo changes is followed
+from beat to beat instead: Ellis, Beat Tracking by Dynamic Programming (2007).
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from musicgen_lora.listening.rhythm.metre import (
 )
 
 SHORTEST_S = 1.2
-"""Below a bar of the fastest tempo there is no tempo to speak of."""
+"""A recording shorter than a bar of the fastest tempo has no tempo."""
 LOOP_S = 12.0
-"""Shorter recordings may be loops, whose length is a hint at their tempo."""
+"""Shorter recordings may be loops, whose length hints at their tempo."""
 LOOP_DRIFT_S = 0.03
-"""The onsets of a loop leave its grid by no more from its start to its end."""
+"""The onsets of a loop drift at most this far from its grid between start and end."""
 BAR_START_BONUS = 1.0
-"""Log odds for a bar line where the recording starts, as most loops are cut."""
+"""Log odds for a bar line at the start of the recording, where most loops are cut."""
 PULSE_FROM, PULSE_TO = 0.05, 0.2
-"""Noise repeats with its best beat up to the first of these, music from the second on."""
+"""Noise repeats with its best beat by up to the first of these, music by at least the second."""
 GRID_REACH = 0.3
 """Share of a sixteenth within which an onset belongs to the grid."""
 STRETCH_S = 5.0
 STEADY, CLEAR = 0.2, 0.15
-"""On a straight grid the onsets of each stretch of this length are off by no more than this share
-of a sixteenth; judged where at least that share of them agrees."""
+"""On a straight grid the onsets of each `STRETCH_S` are off by at most the share `STEADY` of a
+sixteenth; stretches count if at least the share `CLEAR` of the onsets agrees."""
 UNCLEAR, MOVING = 0.75, 0.5
-"""What the confidence is multiplied by when they hardly keep to the grid, or don't."""
+"""Factors on the confidence if the onsets hardly keep to the grid, or don't at all."""
 BEAT_TIGHTNESS = 100.0
 """Weight of the squared log of a beat's length against the onset strength at it."""
 
@@ -53,16 +53,16 @@ class Tempo:
     """Tempo and grid of a recording.
 
     Args:
-        bpm: quarter notes a minute as a sequencer shows it (trap in half time is 140, not 70);
-            NaN when nothing repeats.
-        alternative_bpm: the likelier of half and double of it; NaN when nothing repeats.
-        confidence: 0 to 1, that `bpm` is right, its octave included.
+        bpm: quarter notes per minute as a sequencer shows it (trap in half time is 140, not 70);
+            NaN if nothing repeats.
+        alternative_bpm: the likelier of half and double of it; NaN if nothing repeats.
+        confidence: 0 to 1, that `bpm` is right, including its octave.
         beats_s: times of the beats in seconds `[M]`, within the recording.
         downbeats_s: times of the bar lines `[K]`, a subset of `beats_s`.
         downbeat_confidence: 0 to 1, that the bar lines are right as well.
-        is_steady: the beats lie on one straight grid; else they follow the playing.
-        loop_bars: how many bars the recording is long, where its onsets agree with the tempo that
-            its length gives: then it is a loop of that tempo. None for anything else.
+        is_steady: whether the beats lie on one straight grid; otherwise they follow the playing.
+        loop_bars: length in bars of a loop: a recording whose onsets agree with the tempo that its
+            length implies. None for anything else.
         repetition: 0 to 1, see `metre.repetition`; NaN without a tempo.
     """
 
@@ -80,7 +80,7 @@ class Tempo:
 def estimate_tempo(waveform: np.ndarray, sample_rate: int) -> Tempo:
     """Tempo, beats and bar lines of a recording `[C, N]` at `sample_rate` Hz, in 4/4.
 
-    It takes 1.2 s of audio at the least, and some bars for confidence.
+    It needs at least 1.2 s of audio, and some bars for confidence.
 
     Raises:
         ValueError: not `[C, N]`, or NaN or infinite samples.
@@ -90,7 +90,7 @@ def estimate_tempo(waveform: np.ndarray, sample_rate: int) -> Tempo:
 
 
 def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
-    """`estimate_tempo` of onset strengths `[4, F]` already at hand, see `onset_strengths`."""
+    """`estimate_tempo` from existing onset strengths `[4, F]`, see `onset_strengths`."""
     hypotheses, loops = None, []
     bpms, correlation = np.zeros(0), np.zeros((len(strengths), 0))
     if duration_s >= SHORTEST_S and strengths.any():
@@ -111,7 +111,7 @@ def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
     bpm = float(bpms[share_of_bpm.argmax()])
     best = int(np.where(hypotheses.bpm == bpm, shares, -1.0).argmax())
     octave = _other_octave(bpm, bpms, share_of_bpm)
-    # Odds are relative: among the bars of a noise one is still the likeliest.
+    # Odds are relative: even in noise one bar is the likeliest.
     evidence = (float(hypotheses.pulse[best]) - PULSE_FROM) / (PULSE_TO - PULSE_FROM)
     evidence = float(np.clip(evidence, 0.0, 1.0))
     loop = max(loops, key=lambda loop: loop.agreement, default=None)
@@ -121,7 +121,7 @@ def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
     if abs(step_s * bpm / 15.0 - 1.0) * duration_s > LOOP_DRIFT_S:
         loop = None
     if loop is not None:
-        # A length is exact, a line through a bar's onsets isn't.
+        # The length is exact, unlike a line through a bar's onsets.
         step_s, is_steady = 15.0 / bpm, True
     if is_steady:
         beats, downbeats = _straight_grid(start_s, 4.0 * step_s, duration_s)
@@ -133,7 +133,7 @@ def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
     sure = float(share_of_bpm.max())
     if loop is not None:
         evidence = max(evidence, loop.evidence)
-        # Of one or two bars, halves and doubles are told apart by little, however clear it looks.
+        # In one or two bars little distinguishes halves and doubles, however clear it looks.
         softened = share_of_bpm ** min(1.0, duration_s / LOOP_S)
         sure = float(softened.max() / softened.sum())
     return Tempo(
@@ -157,16 +157,16 @@ def _loop_hypotheses(
     *,
     is_agreed: bool,
 ) -> Hypotheses | None:
-    """Hypotheses for a short recording as a loop: played round and round, at the tempi that
-    give it 1, 2, 4 or 8 whole bars. None when neither the onsets agree with one (`is_agreed`) nor
-    the likeliest tempo of a single round is one of them, its octave apart. The correlation is that
-    of the single round: in the second all repeats."""
+    """Hypotheses for a short recording as a repeated loop, at the tempos that make it 1, 2, 4 or 8
+    whole bars. None if the onsets agree with none of them (`is_agreed`) and the likeliest tempo of
+    a single round isn't one of them or an octave of it. The correlation is that of a single round:
+    a repeated loop always correlates."""
     whole = whole_tempi(duration_s)
     if not is_agreed and once is not None:
         octaves = np.log2(whole / once.bpm[once.odds.argmax()])
         if not (np.abs(octaves - np.round(octaves)) < np.log2(1.01)).any():
             return None
-    # On a time axis in which a round is its true length, not a whole number of frames.
+    # On a time axis in which a round has its true length, not a whole number of frames.
     n_rounds = int(np.ceil(2.0 * LOOP_S / duration_s))
     times = np.arange(int(n_rounds * duration_s * FRAME_RATE)) / FRAME_RATE % duration_s
     frames = np.minimum(np.round(times * FRAME_RATE).astype(int), strengths.shape[1] - 1)
@@ -183,7 +183,7 @@ def _shares(hypotheses: Hypotheses) -> np.ndarray:
 
 
 def _other_octave(bpm: float, bpms: np.ndarray, share_of_bpm: np.ndarray) -> float:
-    """2 or 1/2, whichever the hypotheses favour; away from the extremes when they say nothing."""
+    """2 or 1/2, whichever the hypotheses favour; if neither, the one away from the extremes."""
     shares = [
         float(share_of_bpm[np.abs(bpms / (factor * bpm) - 1.0) < 0.03].sum())
         for factor in (2.0, 0.5)
@@ -196,16 +196,16 @@ def _other_octave(bpm: float, bpms: np.ndarray, share_of_bpm: np.ndarray) -> flo
 def _fit_grid(
     strengths: np.ndarray, start_s: float, step_s: float
 ) -> tuple[float, float, bool, bool]:
-    """A straight grid through the onsets near a rough one.
+    """Fit a straight grid through the onsets near a rough one.
 
     Args:
         start_s: time of a bar line.
         step_s: length of a sixteenth.
 
     Returns:
-        The same two, refined, whether the grid holds throughout, and whether that is clear.
+        The same two, refined; whether the grid holds throughout; and whether that is clear.
     """
-    # Drums with a short attack tell the time best, a bass alone must do without.
+    # Drums with a short attack give the best timing; without them the bass has to do.
     attack = strengths[SNAP : HATS + 1].sum(axis=0)
     if not attack.any():
         attack = strengths.sum(axis=0)
@@ -223,7 +223,7 @@ def _fit_grid(
         inside = (peaks > 0) & (peaks < 2 * reach)
         weights = np.where(inside, nearby.max(axis=1), 0.0)
         slow_s = (centres + peaks - reach) / FRAME_RATE - times_s
-        # Outliers (a flam, a fill off the grid) lose their say.
+        # Outliers (a flam, a fill off the grid) lose weight.
         middle = float(np.median(slow_s[weights > 0])) if (weights > 0).any() else 0.0
         weights = weights / (1.0 + ((slow_s - middle) / 0.008) ** 2)
         if np.count_nonzero(weights) < 4:
@@ -234,10 +234,10 @@ def _fit_grid(
 
 
 def _steadiness(attack: np.ndarray, start_s: float, step_s: float) -> tuple[bool, bool]:
-    """Whether the onsets `[F]` keep their place between the sixteenths of a grid throughout (a
-    tempo that moves carries them across), and whether that is clear in each stretch."""
+    """Whether the onsets `[F]` keep their position between the sixteenths of a grid throughout (a
+    changing tempo moves them across), and whether that is clear in each stretch."""
     times = (np.arange(len(attack)) / FRAME_RATE - start_s) / step_s
-    # Rolls and triplets cancel; what is left points to where in a sixteenth the playing is.
+    # Rolls and triplets cancel; the rest points to the position within a sixteenth.
     pointers = attack * np.exp(2j * np.pi * times)
     n_stretch = round(STRETCH_S * FRAME_RATE)
     n_stretches = max(1, len(attack) // n_stretch)
@@ -253,7 +253,7 @@ def _steadiness(attack: np.ndarray, start_s: float, step_s: float) -> tuple[bool
 def _straight_grid(
     start_s: float, beat_s: float, duration_s: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Beats and bar lines within the recording; a bar line a hair before its start is at 0."""
+    """Beats and bar lines within the recording; one just before its start is moved to 0."""
     slack_s = 0.02
     first = int(np.ceil((-slack_s - start_s) / beat_s))
     numbers = np.arange(first, int(np.floor((duration_s + slack_s - start_s) / beat_s)) + 1)
@@ -262,8 +262,8 @@ def _straight_grid(
 
 
 def _follow_beats(strengths: np.ndarray, beat_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Beats through a moving tempo (Ellis, 2007), and each fourth as the bar line: those that
-    bring most bass and least snare."""
+    """Beats of a changing tempo (Ellis, 2007), and every fourth as a bar line: those with most bass
+    and least snare."""
     spread = np.maximum(strengths.std(axis=1, keepdims=True), 1e-9)
     units = gaussian_filter1d(strengths / spread, 1.5, axis=1)
     strength = units.sum(axis=0)
