@@ -1,4 +1,4 @@
-"""For audiocraft and back: its names and shapes, its predictions, and files that do harm.
+"""To audiocraft and back: names and shapes, predictions, and harmful files.
 
 What audiocraft's own code makes of an export is measured by benchmarks/audiocraft_judge.py; here
 its language model is written again (`audiocraft_reference`).
@@ -63,7 +63,7 @@ def bring_back(folder: Path, out: Path, **more: Any) -> Path:
 
 
 def change(path: Path, edit: Any) -> None:
-    """Edits what one of the files holds: `edit(state, config, package)`."""
+    """Edits the contents of one of the files: `edit(state, config, package)`."""
     package = torch.load(path, weights_only=True)
     config = yaml.safe_load(package["xp.cfg"])
     edit(package["best_state"], config, package)
@@ -137,7 +137,7 @@ def test_the_embedded_base_goes_there_and_back_with_its_facts(tmp_path: Path) ->
 
 
 def test_adapters_are_merged_into_it(made, tmp_path: Path) -> None:
-    """On the text encoder too, which lies beside the files."""
+    """Including those of the text encoder, which is beside the files."""
     base, _ = made["mono"]
     adapter = draw_adapter(base, tmp_path / "lora", target_modules=EVERYWHERE, use_dora=True)
     given: dict[str, Any] = {

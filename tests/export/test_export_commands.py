@@ -1,4 +1,4 @@
-"""The commands merge, export and import, as they are typed, and what they refuse in one line."""
+"""The commands merge, export and import from the command line, and what they refuse."""
 
 from __future__ import annotations
 

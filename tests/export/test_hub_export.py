@@ -1,4 +1,4 @@
-"""An adapter for other people: what goes along, what stays at home, and what the Hub is asked."""
+"""An adapter for sharing: what is exported, what stays private, and what the Hub is asked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NO_ANSWER: Any = SimpleNamespace(headers={}, request=None)
 
 @dataclass
 class FakeHub:
-    """Remembers what it is asked. A repository is there where `is_private` says something."""
+    """Records what it is asked. The repository exists unless `is_private` is None."""
 
     is_private: bool | None = None
     fails: bool = False
@@ -64,7 +64,7 @@ class FakeHub:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    """An adapter of a training whose clips and folders have names that tell."""
+    """An adapter of a training run whose clips and folders have private names."""
     root = tmp_path_factory.mktemp("secret studio")
     data = make_dataset(root / "unreleased", [0.4, 0.4])
     settings = tiny_settings(
@@ -83,7 +83,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> P
 
 @contextmanager
 def at_hub(api: FakeHub | None) -> Iterator[None]:
-    """Somebody is logged in at this hub meanwhile; None leaves the real one."""
+    """Somebody is logged in at this hub for the duration; None leaves the real one."""
     with pytest.MonkeyPatch.context() as patched:
         if api is not None:
             patched.setattr(hub, "HfApi", lambda: api)

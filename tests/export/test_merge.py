@@ -1,4 +1,4 @@
-"""Adapters folded into a base: to the bit what PEFT merges, and played by plain transformers."""
+"""Adapters merged into a base: bit for bit as PEFT merges, and playable by plain transformers."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_a_pipe_has_the_samples(n_channels: int, capfdbinary: Any) -> None:
 
 
 class Device:
-    """What sounddevice gives, as far as it is used."""
+    """The part of sounddevice that is used."""
 
     def __init__(self, **given: Any) -> None:
         self.given, self.heard, self.done = given, [], False

@@ -30,7 +30,7 @@ PROMPTS = ["hip hop 808 beat", "sparse <b>drums</b>"]
 
 @pytest.fixture(scope="module")
 def model(tiny_model_dir: Path) -> MusicGen:
-    """Shared: every test leaves it without an adapter."""
+    """Shared: every test leaves it without adapters."""
     return MusicGen.load(tiny_model_dir)
 
 

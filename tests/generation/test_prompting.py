@@ -1,4 +1,4 @@
-"""By the command: prompts from anywhere, recordings that go on, and sound on standard output."""
+"""The command: prompts from every source, recordings to continue, and sound on standard output."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_rows_are_played_by_their_settings_and_to_the_sample(
 def test_rows_that_ask_for_the_same_clip_are_told(
     tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They have one file, and are played once; without a seed of their own they would have two."""
+    """They share one file and are played once; without a seed of their own they would be two."""
     table = tmp_path / "rows.csv"
     table.write_text("prompt,seed,top_k\n808,7,\n808,7,\n808,7,50\n808,,\n808,,\n")
     words = ["--prompts_file", table, "--duration", "0.1"]

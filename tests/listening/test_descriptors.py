@@ -26,7 +26,7 @@ def sine(frequency_hz: float, seconds: float = 2.0, level: float = 0.5) -> np.nd
 
 
 def bursts(times_s: np.ndarray, seconds: float) -> np.ndarray:
-    """Short bursts of noise, hats of a kind."""
+    """Short bursts of noise, like hats."""
     rng = np.random.default_rng(0)
     wave = np.zeros(round(seconds * RATE) + 800, dtype=np.float32)
     burst = rng.normal(size=800) * np.exp(-np.arange(800) / 150.0) * 0.2
@@ -154,7 +154,7 @@ def test_a_gliding_bass_is_one_onset() -> None:
 
 
 def test_rendered_beats() -> None:
-    """On composed 808 beats, whose hits are known: F-measure of all onsets; the very tempo."""
+    """On composed 808 beats, whose hits are known: F-measure of all onsets; the exact tempo."""
     scores, tempi = [], []
     for seed in range(6):
         beat = make_beat([11, seed], duration_s=10.0)

@@ -1,4 +1,4 @@
-"""Copies are found whatever was done to them; other beats of the same kit are no copies."""
+"""Copies are found however they were altered; other beats of the same kit are not copies."""
 
 import io
 from functools import cache

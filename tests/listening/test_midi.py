@@ -1,4 +1,4 @@
-"""What is heard as MIDI, against the scores that were played."""
+"""Transcriptions to MIDI, compared with the scores that were played."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def matched(true_s: list[float], found_s: list[float], within_s: float = 0.03) -
 
 @pytest.fixture(scope="module")
 def heard() -> list[tuple[Pattern, bytes]]:
-    """Beats and what is heard of them, none of which the bounds were set by."""
+    """Beats and their transcriptions; none was used to set the thresholds."""
     beats = [(seed, make_beat(seed, duration_s=8.0)) for seed in range(300, 308)]
     return [
         (beat.pattern, midi_of(render_beat(beat, RATE, seed=seed), RATE, beat.bpm, beat.key))
@@ -91,7 +91,7 @@ def test_the_808_line_has_its_pitches_and_lengths() -> None:
 
 
 def test_what_a_loop_begins_with_is_on_its_first_beat() -> None:
-    """A kick and a note of the 808 there are as much as those of other bars."""
+    """A kick and a note of the 808 there count like those of other bars."""
     hits = [Hit(16.0 * bar, 1.0, 30.0, 7.0) for bar in range(2)]
     tracks = {"kick": hits, "sub": hits, "closed_hat": [Hit(4.0 * at, 1.0) for at in range(8)]}
     played = render(Pattern(140, 2, tracks), load_kit808(RATE), RATE, humanise_ms=0.0)

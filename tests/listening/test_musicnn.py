@@ -1,4 +1,4 @@
-"""The bundled tagger against what the original made of the same recording."""
+"""The bundled tagger compared with the original on the same recording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Audio that two recordings share is found wherever in them it lies, and nothing else is."""
+"""Audio that two recordings share is found at any position, and nothing else is."""
 
 from __future__ import annotations
 

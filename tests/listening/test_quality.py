@@ -1,4 +1,4 @@
-"""Technical faults that were put into a signal, and signals without any."""
+"""Signals with known technical faults, and signals without any."""
 
 from __future__ import annotations
 

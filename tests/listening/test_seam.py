@@ -1,4 +1,4 @@
-"""Seams that are whole, and seams with a fault that was put there."""
+"""Clean seams, and seams with a known fault."""
 
 from __future__ import annotations
 

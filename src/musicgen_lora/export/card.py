@@ -161,7 +161,7 @@ def audiocraft_card(source: Source, made_of: Mapping[str, Any], folder_name: str
 # MusicGen for audiocraft
 
 {ingredients(made_of)}
-- Trained on windows of {seconds:g} s: past that it predicts nothing, whatever duration is set
+- Trained on windows of {seconds:g} s: past that its output is useless, whatever the duration
 - Licence: {_licence(source)[1]}
 
 {code_block(lines)}

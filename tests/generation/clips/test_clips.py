@@ -52,7 +52,7 @@ def asked(**values: Any) -> Wanted:
 
 
 def play(seeds: Sequence[int], seconds: float) -> list[np.ndarray]:
-    """Plays the beat with seeds that end in 0 to 4, else noise."""
+    """Plays the beat for seeds that end in 0 to 4, otherwise noise."""
     takes = []
     for seed in seeds:
         rng = np.random.default_rng(seed)
@@ -127,7 +127,7 @@ def test_a_picture_is_large_enough_to_look_at() -> None:
 
 
 def test_the_json_of_a_loop_has_its_own_length() -> None:
-    """And that of the take that it was cut from beside it."""
+    """And also has that of the take that it was cut from."""
     wanted = asked(bpm=BEAT.bpm, bars=1)
     takes = best_of(8.0, "dark trap beat", 0, wanted)
     made = MADE | {"duration_s": 8.0} | wanted.facts()
@@ -184,7 +184,7 @@ def test_a_loudness_that_the_peaks_keep_a_clip_from_is_told() -> None:
 
 @pytest.mark.parametrize(("kind", "db"), [("wav", 6.0), ("mp3", 6.0), ("wav_float", 0.0)])
 def test_a_recording_above_full_scale_keeps_its_level_or_that_is_told(kind: str, db: float) -> None:
-    """As what is decoded from most MP3s is."""
+    """Most decoded MP3s are."""
     wanted = dataclasses.replace(asked(format=kind), keeps_level=True)
     recording = np.sin(np.arange(RATE) / 20.0, dtype=np.float32)[None] * np.float32(10**0.3)
     clip = GeneratedClip.of(MADE | {"seed": 0}, recording, RATE, wanted)

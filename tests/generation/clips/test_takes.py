@@ -1,4 +1,4 @@
-"""Which of several takes is kept, by takes whose faults were put there."""
+"""Which of several takes is kept, with takes whose faults are known."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, GOOD.shape).astype(np.float3
 
 
 def drawer(takes: Sequence[np.ndarray]):
-    """Plays the takes in turn, and remembers how many at once."""
+    """Plays the takes in turn, and records the batch sizes."""
     left, calls = list(takes), []
 
     def draw(seeds: Sequence[int]) -> list[np.ndarray]:

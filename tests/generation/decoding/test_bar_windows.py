@@ -84,7 +84,7 @@ def _trained_on(seconds: float, folder: Path, copy: Path) -> Path:
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int]]]:
-    """For each round of windows, where those of the clips begin and where new music does."""
+    """For each round of windows, where each clip's window and its new music begin."""
     found: list[list[tuple[int, int]]] = []
 
     class NotedWindow(DecodingWindow):
@@ -268,7 +268,7 @@ def test_generated_clips_are_the_same_in_any_batch_and_say_their_bars(
 def test_on_a_card_clips_are_named_by_the_tempi_beside_them_too(
     band: Band, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A product of fewer rows may differ there, and those of fewer windows leave earlier."""
+    """A product of fewer rows may differ there, and clips with fewer windows finish earlier."""
     monkeypatch.setattr("musicgen_lora.generation.player.depends_on_batch", lambda device: True)
     model = Player(band.base, "fp32")
 

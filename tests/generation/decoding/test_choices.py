@@ -1,4 +1,4 @@
-"""What is chosen by the clock stays chosen."""
+"""What is chosen by timing stays chosen."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_whole_modules_that_an_adapter_brings_are_played(tiny_model_dir):
 
 
 def test_a_base_in_half_precision_does_not_swallow_an_adapter(tiny_model_dir):
-    """As training holds it: a product that is added to rounded weights would be rounded away."""
+    """As in training: a change added to rounded weights would be rounded away."""
     model = load_base(tiny_model_dir)
     adapter_on(model, "lora", std=1e-4)
     BaseModel(model).to(torch.device("cpu"), "bf16")
@@ -171,7 +171,7 @@ def test_a_bias_of_an_adapters_own_is_refused(tiny_model_dir):
 
 
 def test_a_prompt_without_text_is_read_once(tiny_model_dir):
-    """Guidance between two equal readings does nothing."""
+    """Guidance between two equal rows does nothing."""
     model = load_base(tiny_model_dir)
     text = TextStates(model, load_tokenizer(tiny_model_dir))
     texts = text.batch([PROMPTS[0], None])

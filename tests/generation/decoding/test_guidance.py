@@ -29,7 +29,7 @@ NEGATIVE = ["minor", "a major 808 pattern and drums"]
 
 
 class Band:
-    """A model, and texts as it reads them."""
+    """A model, and encoded texts."""
 
     def __init__(self, folder: Path) -> None:
         model = load_base(folder)

@@ -1,4 +1,4 @@
-"""Tokens follow the model's probabilities, and a clip's draws its seed alone."""
+"""Tokens follow the model's probabilities, and a clip's draws depend only on its seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Audio in parts is the audio of the whole."""
+"""Streamed chunks are the audio of the whole clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Continuations of a beat by the beat itself, as a codec and a model would change it."""
+"""A beat continued by itself, altered as a codec and a model would."""
 
 from __future__ import annotations
 

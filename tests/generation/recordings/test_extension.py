@@ -1,4 +1,4 @@
-"""New music within a recording, by takes that are known: what stays, what meets, and how loud."""
+"""New music within a recording, with known takes: what stays, the seams, and the levels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OTHER = render_beat(make_beat(7, duration_s=14.0), RATE, seed=7)[:, : LOOP.shape
 
 
 def regenerated(extension: Extension, source: np.ndarray, gain: float = 1.0) -> Any:
-    """A take that goes on as the recording did, or as another one did."""
+    """A take that continues like the recording, or like another one."""
     n_heard = extension.n_heard(SHAPE)
     heard = extension.recording[:, extension.begin - n_heard : extension.begin]
     new = source[:, extension.begin : extension.end]
@@ -211,7 +211,7 @@ def test_what_is_asked_of_a_recording(loop_path: Path) -> None:
 
 
 def test_bars_are_played_anew_after_whole_bars_that_are_heard(loop_path: Path) -> None:
-    """What is heard begins on a bar line, as far as nobody says how much it is."""
+    """The context begins on a bar line, unless its length is given."""
     told = {"regenerate": loop_path, "bpm": float(PATTERN.bpm)}
     last = asked(loop_path, **told, from_bar=8, to_bar=8)
     n_bars = last.extension.n_frames / (BAR_S * 50)
@@ -257,7 +257,7 @@ def test_windows_of_what_goes_on_begin_on_the_recordings_bars(
 
 
 def test_a_recording_is_gone_on_with_from_where_one_says(loop_path: Path) -> None:
-    """As if what comes after had been cut off before."""
+    """As if the rest of the recording had been cut off."""
     before = loop_path.with_name("before.wav")
     soundfile.write(before, LOOP[:, : 5 * RATE // 2].T, RATE)
     cut = asked(before, continue_from=before, duration=2.0).extension

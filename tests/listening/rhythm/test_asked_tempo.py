@@ -1,4 +1,4 @@
-"""Tempi that were asked for, against beats that keep them, drift away, or have none."""
+"""Requested tempos, with beats that keep them, drift away, or have none."""
 
 from __future__ import annotations
 

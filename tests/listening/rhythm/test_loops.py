@@ -1,4 +1,4 @@
-"""A loop's length as the witness of its tempo, and lengths that are no witness."""
+"""A loop's length as evidence of its tempo, and lengths that are none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_bar_that_is_heard_once(bpm: float) -> None:
 
 
 def test_a_length_that_the_onsets_contradict() -> None:
-    """The same bar with a tail, or cut short, is no loop of the tempo that its length gives."""
+    """The same bar with a tail, or cut short, isn't a loop at the tempo of its length."""
     waveform = one_bar(97.0)
     for length in (0.83, 1.13, 1.3):
         n_samples = round(length * waveform.shape[1])

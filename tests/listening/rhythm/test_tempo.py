@@ -28,7 +28,7 @@ def drum_beat(bpm: float, backbeats: tuple[int, ...], hat_step: float, n_bars: i
 
 
 def distances_s(tempo: Tempo, bar_s: float, first_bar_s: float = 0.0) -> np.ndarray:
-    """From each bar line found to the nearest true one."""
+    """Distance from each bar line found to the nearest true one."""
     late = (tempo.downbeats_s - first_bar_s + 0.5 * bar_s) % bar_s - 0.5 * bar_s
     return np.abs(late)
 

@@ -114,5 +114,5 @@ def config_of(package: dict[str, Any], path: Path) -> dict[str, Any]:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: its xp.cfg is not valid YAML: {line}.") from error
     if not isinstance(config, dict):
-        raise UserError(f"{path}: its xp.cfg is empty.")
+        raise UserError(f"{path}: its xp.cfg has no settings.")
     return config

@@ -132,7 +132,8 @@ def _faults(
         off = 100.0 * (kept.bpm / request.bpm - 1.0)
         most = 100.0 * STRETCH_MOST
         faults.append(
-            f"is {off:+.1f} % off the tempo, more than the {most:.0f} % stretched ({kept.bpm:.1f})"
+            f"is {off:+.1f} % off the tempo, beyond the {most:.0f} % that stretching can fix "
+            f"({kept.bpm:.1f} bpm)"
         )
     elif not has_line:
         faults.append("begins off the one (it is too short from any bar line on)")
