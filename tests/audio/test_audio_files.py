@@ -89,7 +89,7 @@ def test_a_stretch_is_the_same_as_a_cut(tmp_path: Path) -> None:
     whole = read_audio(tmp_path / "a.wav", RATE)
     part = read_audio(tmp_path / "a.wav", RATE, start_s=1.0, duration_s=0.5)
     assert np.array_equal(part, whole[:, RATE : RATE + RATE // 2])
-    with pytest.raises(AudioError, match=r"a\.wav: no audio in it at 9 s"):
+    with pytest.raises(AudioError, match=r"a\.wav: has no audio at 9 s"):
         read_audio(tmp_path / "a.wav", RATE, start_s=9.0)
 
 
@@ -150,7 +150,7 @@ def test_samples_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -
 
 def test_no_samples_at_all(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "empty.wav", np.zeros((0, 1)), RATE)
-    with pytest.raises(AudioError, match=r"empty\.wav: no audio in it"):
+    with pytest.raises(AudioError, match=r"empty\.wav: has no audio"):
         read_audio(tmp_path / "empty.wav", RATE)
 
 
@@ -313,7 +313,7 @@ def test_audio_by_another_name_is_named(tmp_path: Path) -> None:
         soundfile.write(tmp_path / name, np.zeros((9, 1)), RATE, format="WAV", subtype="PCM_16")
     (tmp_path / "film").write_bytes(b"RIFF1234AVI ")
     (tmp_path / "readme").write_bytes(b"x")
-    why = "is audio, which its name doesn't tell; rename it to end in .wav."
+    why = "is audio without an audio extension; rename it to end in .wav."
     assert find_unread(tmp_path) == [(tmp_path / name, why) for name in ("beat.wav.part", "take 1")]
 
 
@@ -327,11 +327,11 @@ def test_what_is_hidden_and_what_is_packed_is_named_and_not_read(tmp_path: Path)
     (tmp_path / "unpacked.zip").mkdir()
     assert find_audio(tmp_path) == [tmp_path / "deep/a.wav"]
     found = {path.relative_to(tmp_path).as_posix(): why for path, why in find_unread(tmp_path)}
-    folder = "is a hidden folder with audio, which isn't looked into; rename it if it is meant."
-    archive = "is an archive, which isn't looked into; unpack it if there is audio in it."
+    folder = "is a hidden folder with audio, which isn't searched; rename it if you want to use it."
+    archive = "is an archive, which isn't opened; unpack it if there is audio in it."
     assert found == {
         **dict.fromkeys((".Trash-1000", "deep/.versions"), folder),
-        ".b.wav": "is a hidden file, which isn't read; rename it if it is meant.",
+        ".b.wav": "is a hidden file, which isn't read; rename it if you want to use it.",
         **dict.fromkeys(("Pack.ZIP", "kit.rar", "kit.tar.gz"), archive),
     }
     # A folder is its user's whatever its own name begins with.

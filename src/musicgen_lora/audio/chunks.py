@@ -1,9 +1,9 @@
-"""RIFF chunks that tell other programs what a WAV is: tempo and beats, loop points, texts.
+"""RIFF chunks that describe a WAV to other programs: tempo and beats, loop points, texts.
 
 Hosts read the tempo of a loop from `acid` (Live, ACID, REAPER, FL Studio, Audacity) and its loop
-points from `smpl`; libraries and players read `LIST INFO` and `bext`. python-soundfile writes
-samples and a few strings, so all this is put in here, before the samples, since some hosts read no
-further.
+points from `smpl`; libraries and players read `LIST INFO` and `bext`. python-soundfile writes only
+samples and a few strings, so these chunks are added here, before the samples, because some hosts
+read no further.
 
 Sources: Microsoft, Multimedia Programming Interface and Data Specifications 1.0 (RIFF, INFO); EBU
 Tech 3285 (bext); libsndfile's reader of `acid` and `smpl`, which has no specification.
@@ -21,17 +21,17 @@ BEATS_PER_BAR = 4
 NS_PER_S = 10**9
 
 Chunk = tuple[bytes, bytes]
-"""The four letters of a chunk and its content."""
+"""A chunk's four-letter name and its content."""
 
 
 def read_chunks(content: bytes) -> list[Chunk]:
-    """The chunks of a whole RIFF WAVE file, in order.
+    """The chunks of a complete RIFF WAVE file, in order.
 
     Raises:
-        ValueError: it is none, or a chunk reaches beyond its end.
+        ValueError: it is not one, or a chunk reaches beyond its end.
     """
     if content[:4] != b"RIFF" or content[8:RIFF_HEAD] != b"WAVE":
-        raise ValueError("This is no RIFF WAVE file.")
+        raise ValueError("This is not a RIFF WAVE file.")
     chunks, at = [], RIFF_HEAD
     while at + 8 <= len(content):
         name, size = struct.unpack_from("<4sI", content, at)
@@ -47,8 +47,8 @@ def _packed(name: bytes, content: bytes) -> bytes:
 
 
 def with_chunks(content: bytes, chunks: Iterable[Chunk]) -> bytes:
-    """A WAV with chunks before its samples, in place of its own of these names. `PEAK` goes: it
-    holds the time of writing, so that equal sounds would be unequal files."""
+    """A WAV with these chunks before its samples, replacing its own of the same names. `PEAK` is
+    removed: it holds the time of writing, which would make equal sounds unequal files."""
     added = list(chunks)
     replaced = {b"PEAK", *(name for name, _ in added)}
     kept = [chunk for chunk in read_chunks(content) if chunk[0] not in replaced]
@@ -62,7 +62,7 @@ def acid_chunk(*, bpm: float, n_beats: int, root_pitch_class: int | None) -> Chu
 
     Args:
         n_beats: quarter notes in the file.
-        root_pitch_class: of its key, 0 (C) to 11 (B); None where it has none.
+        root_pitch_class: of its key, 0 (C) to 11 (B); None if it has none.
     """
     flags = ACID_STRETCHES | (0 if root_pitch_class is None else ACID_ROOT_SET)
     root = MIDDLE_C + (root_pitch_class or 0)
@@ -71,24 +71,25 @@ def acid_chunk(*, bpm: float, n_beats: int, root_pitch_class: int | None) -> Chu
 
 
 def smpl_chunk(*, n_frames: int, sample_rate: int, root_pitch_class: int | None) -> Chunk:
-    """One loop without end over all of a file's `n_frames` samples a channel."""
+    """One endless loop over all of a file's `n_frames` samples per channel."""
     head = (0, 0, NS_PER_S // sample_rate, MIDDLE_C + (root_pitch_class or 0), 0, 0, 0, 1, 0)
     loop = (0, 0, 0, n_frames - 1, 0, 0)
     return b"smpl", struct.pack("<9I6I", *head, *loop)
 
 
 def info_chunk(texts: Mapping[str, str]) -> Chunk:
-    """`LIST INFO` of texts by their four letters, such as INAM (title), ICMT (comment)."""
+    """`LIST INFO` with texts by four-letter name, such as INAM (title), ICMT (comment)."""
     entries = [_packed(name.encode(), text.encode() + b"\0") for name, text in texts.items()]
     return b"LIST", b"INFO" + b"".join(entries)
 
 
 def bext_chunk(*, description: str, originator: str) -> Chunk:
-    """EBU's broadcast chunk, version 1, without a date: a clip is the same whenever it is made.
+    """EBU's broadcast chunk, version 1, without a date, so that a clip doesn't depend on when it is
+    made.
 
     Args:
-        description: cut to 256 letters of ASCII, which is all that it holds.
-        originator: cut to 32.
+        description: truncated to 256 ASCII characters, the size of the field.
+        originator: truncated to 32.
     """
     texts = (text.encode("ascii", "replace") for text in (description, originator))
     # Then reference, date, time, time reference, version, UMID and reserved bytes.

@@ -1,7 +1,7 @@
-"""Passing from one recording into another where the two are most alike.
+"""Crossfades from one recording into another where the two are most alike.
 
-Loops and continuations have the same need: two versions of the same moment, of which one was before
-and the other goes on.
+Loops and continuations both need this: two versions of the same moments, one that leads up to them
+and one that continues.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import numpy as np
 
 
 def pass_into(waveform: np.ndarray, other: np.ndarray, n_fade: int) -> np.ndarray:
-    """A recording `[C, N]` whose end passes into another of the same moments, `[C, M]` with M <= N,
-    over the `n_fade` samples where the two are most alike. From there on it is the other."""
+    """Crossfades the end of a recording `[C, N]` into another version of the same moments, `[C, M]`
+    with M <= N, over the `n_fade` samples where the two are most alike. After that comes the
+    other."""
     ending = waveform[:, waveform.shape[1] - other.shape[1] :]
     at = most_alike_at(ending, other, n_fade)
     here = slice(at, at + n_fade)
@@ -19,7 +20,7 @@ def pass_into(waveform: np.ndarray, other: np.ndarray, n_fade: int) -> np.ndarra
     old, new = ending[:, here], other[:, here]
     power = float(np.sqrt(np.square(old).sum() * np.square(new).sum()))
     alike = max(0.0, float((old * new).sum()) / power) if power > 0.0 else 1.0
-    # What has nothing in common adds up in power, what is alike in amplitude.
+    # Unrelated signals add in power, identical ones in amplitude.
     both = np.sqrt(rising**2 + (1.0 - rising) ** 2 + 2.0 * alike * rising * (1.0 - rising))
     joined = other.astype(np.float32)
     joined[:, :at] = ending[:, :at]
@@ -28,8 +29,8 @@ def pass_into(waveform: np.ndarray, other: np.ndarray, n_fade: int) -> np.ndarra
 
 
 def most_alike_at(ending: np.ndarray, other: np.ndarray, n_fade: int) -> int:
-    """The sample from which on two versions of the same moments `[C, M]` are most alike for
-    `n_fade` samples."""
+    """The sample from which two versions of the same moments `[C, M]` are most alike for `n_fade`
+    samples."""
     unlike = np.square(ending - other).sum(axis=0)
     sums = np.concatenate([[0.0], np.cumsum(unlike)])
     return int((sums[n_fade:] - sums[:-n_fade]).argmin())

@@ -1,4 +1,4 @@
-"""What the MP3 decoder prints to standard error, caught: its lines name no file and come by the
+"""Captures what the MP3 decoder prints to standard error: its lines name no file and come by the
 hundred, and nobody could act on them.
 """
 
@@ -18,10 +18,10 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class DecoderWords:
-    """Counts what a decoder complains of.
+    """Counts a decoder's complaints.
 
     Attributes:
-        n_faults: frames that it could not decode, so far.
+        n_faults: frames that it could not decode so far.
     """
 
     def __init__(self) -> None:
@@ -29,14 +29,14 @@ class DecoderWords:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Nothing that the decoder prints meanwhile is shown; what others print is, afterwards."""
+        """Hides what the decoder prints meanwhile; what others print is shown afterwards."""
         with _ONE_AT_A_TIME, contextlib.ExitStack() as stack:
             try:
                 real = os.dup(STDERR)
                 stack.callback(os.close, real)
                 kept = stack.enter_context(tempfile.TemporaryFile())
             except OSError:
-                # There is no standard error, or no room for what it is told.
+                # There is no standard error, or no space for the temporary file.
                 yield
                 return
             with contextlib.suppress(OSError, ValueError, AttributeError):

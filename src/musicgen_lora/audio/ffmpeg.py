@@ -1,9 +1,9 @@
-"""M4A, whatever it is called, and AAC, which soundfile doesn't read, through ffmpeg where it is
+"""Decodes M4A, whatever its extension, and AAC, which soundfile can't read, with ffmpeg if it is
 installed.
 
-ffmpeg opens whatever a file asks it to: playlists, other files, addresses. So it gets the demuxer
-that the first bytes call for and no other, the file protocol alone, two decoders, a limit on its
-time and on what it writes, and no shell.
+ffmpeg opens anything that a file asks it to: playlists, other files, URLs. So it may use only the
+demuxer that the first bytes call for, the file protocol and two decoders, its time and output are
+limited, and there is no shell.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from musicgen_lora.errors import AudioError, audio_unread
 
 LIMIT_S = 600.0
 MAX_DECODED_BYTES = 2 << 30
-"""Three hours of stereo at 44.1 kHz and 16 bits."""
+"""Three hours of 16-bit stereo at 44.1 kHz."""
 PROBE_BYTES = 1 << 20
 CUT_OFF = b"partial file"
-"""ffmpeg's word where a file ends before the samples that its index lists."""
+"""ffmpeg's message when a file ends before the samples that its index lists."""
 INSTALL = "apt install ffmpeg, or brew install ffmpeg"
 
 
 @contextlib.contextmanager
 def decodable(path: Path, folder: Path, alive: Callable[[], None]) -> Iterator[Path]:
-    """A file that soundfile reads: the file itself, or, for M4A and AAC, a WAV in `folder` that
-    is removed at the end.
+    """Yields a file that soundfile can read: the file itself, or, for M4A and AAC, a WAV in
+    `folder` that is removed at the end.
 
     Args:
-        path: of any format of `AUDIO_EXTENSIONS` or `FFMPEG_EXTENSIONS`.
-        alive: called now and then while ffmpeg works.
+        path: of any format in `AUDIO_EXTENSIONS` or `FFMPEG_EXTENSIONS`.
+        alive: called periodically while ffmpeg works.
 
     Raises:
         AudioError: ffmpeg is missing or can't decode the file, or the file decodes to more than
-            2 GiB. Those raised inside name `path`, not the WAV.
+            2 GiB. Errors raised inside name `path`, not the WAV.
         RunError: the disk is full.
     """
     demuxer = _demuxer(path)
@@ -59,7 +59,7 @@ def decodable(path: Path, folder: Path, alive: Callable[[], None]) -> Iterator[P
 
 
 def _demuxer(path: Path) -> str | None:
-    """ffmpeg's name for what the first bytes say; None for neither M4A nor AAC."""
+    """ffmpeg's demuxer for a file's first bytes; None if they are neither M4A nor AAC."""
     try:
         with open(path, "rb") as file:
             head = file.read(12)
@@ -67,7 +67,7 @@ def _demuxer(path: Path) -> str | None:
         raise audio_unread(path, error) from error
     if head[4:8] == b"ftyp":
         return "mov"
-    # ADTS: twelve set bits, then a layer of 0. Within an MP3 that can come by chance.
+    # ADTS: twelve set bits, then layer 0, which can occur in an MP3 by chance.
     is_named = path.suffix.lower() in FFMPEG_EXTENSIONS
     is_adts = len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
     return "aac" if is_named and is_adts else None
@@ -102,16 +102,16 @@ def _decode(path: Path, demuxer: str, decoded: Path, alive: Callable[[], None]) 
         words.seek(0)
         is_cut_off = CUT_OFF in words.read(PROBE_BYTES)
     if code is None:
-        raise AudioError(f"ffmpeg took more than {LIMIT_S:g} s; given up.")
+        raise AudioError(f"ffmpeg took more than {LIMIT_S:g} s and was stopped.")
     if code != 0 or not decoded.is_file():
-        # ffmpeg's exit code is the same where the disk is full, which is no fault of the file's.
+        # ffmpeg's exit code is the same if the disk is full, which isn't the file's fault.
         write_file(decoded, lambda temporary: temporary.write_bytes(bytes(PROBE_BYTES)))
         raise AudioError(
-            "no AAC or ALAC in it that ffmpeg can decode; copy it again, or convert it to WAV or "
+            "has no AAC or ALAC that ffmpeg can decode; copy it again, or convert it to WAV or "
             "FLAC."
         )
     if is_cut_off:
-        # ffmpeg takes what is there for the whole.
+        # ffmpeg treats a truncated file as complete.
         raise AudioError("is cut off; copy or download it again.")
     if decoded.stat().st_size > 0.999 * MAX_DECODED_BYTES:
         raise AudioError(f"decodes to more than {MAX_DECODED_BYTES >> 20} MiB; split it.")

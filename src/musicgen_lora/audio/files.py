@@ -1,4 +1,5 @@
-"""Reading and writing audio files, bounded: a lying header or a bomb costs time, not memory.
+"""Reads and writes audio files within bounds: a false header or a decompression bomb costs time,
+not memory.
 
 Formats are libsndfile's; resampling is soxr's.
 """
@@ -24,31 +25,31 @@ AUDIO_EXTENSIONS = {
     *(".voc", ".8svx", ".iff", ".sf", ".paf", ".sph", ".avr"),
 }
 FFMPEG_EXTENSIONS = {".m4a", ".aac"}
-"""What `prepare` reads through `audio.ffmpeg`."""
+"""Formats that `prepare` reads with `audio.ffmpeg`."""
 OTHER_AUDIO_EXTENSIONS = {
     *(".wma", ".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".ac3", ".amr", ".m4b", ".m4p"),
     *(".mp4", ".mka", ".webm", ".weba", ".3gp", ".ra", ".rm", ".spx", ".sd2", ".alac"),
     *(".mov", ".m4v", ".mkv", ".avi", ".wmv", ".flv"),
 }
-"""Audio that nothing here reads, films with sound too: named, so that nobody takes it for used."""
+"""Audio that isn't supported, and video with sound: reported, so that nobody thinks it is used."""
 NO_AUDIO_EXTENSIONS = {
     *(".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".md", ".yaml", ".yml"),
     *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".pdf", ".html", ".mid", ".midi", ".npy", ".asd"),
     *(".safetensors", ".arrow", ".als", ".flp", ".rpp", ".ogv", ".ogx"),
 }
-"""Not opened to see whether they are audio by another name."""
+"""Files that are not checked for being audio under another extension."""
 ARCHIVE_ENDINGS = (".zip", ".rar", ".7z", ".tar", ".tgz", ".tar.gz")
-"""What packs of samples come in: named, since all of a pack may be in there."""
+"""Archives, in which sample packs come: reported, since a whole pack may be in there."""
 MAGICS = {b"RIFF": "wav", b"RF64": "wav", b"fLaC": "flac", b"OggS": "ogg", b"ID3": "mp3"}
 MAGICS |= {b"FORM": "aiff", b"caff": "caf", b".snd": "au"}
-"""How audio begins; RIFF and FORM tell further on what they hold."""
+"""First bytes of audio files; RIFF and FORM give their content type further on."""
 MAX_READ_S = 3600.0
-"""A single read never takes more than an hour of audio; longer files are read in windows."""
+"""A single read returns at most an hour of audio; longer files are read in windows."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says; its length may be a lie until the file has been read."""
+    """What a file's header says; its length may be wrong until the file has been read."""
 
     sample_rate: int
     n_channels: int
@@ -56,7 +57,7 @@ class AudioInfo:
 
 
 def probe(path: Path) -> AudioInfo:
-    """What a file is. Its length is the header's; where that doesn't know, the samples are counted.
+    """A file's format. Its length is the header's, or is counted if the header doesn't know it.
 
     Raises:
         AudioError: missing, not audio, or of a rate or channel count out of bounds.
@@ -72,14 +73,14 @@ def read_audio(
     """Reads a stretch of a file and resamples it once.
 
     Args:
-        path: any format of `AUDIO_EXTENSIONS`; the content decides, not the name.
-        duration_s: how much; None reads to the end, at most `MAX_READ_S`.
+        path: any format in `AUDIO_EXTENSIONS`; the content decides, not the name.
+        duration_s: how much to read; None reads to the end, at most `MAX_READ_S`.
 
     Returns:
         `[C, N]` float32, C is 1 or 2 (more channels are folded to their mean).
 
     Raises:
-        AudioError: unreadable, empty there, or with NaN or infinite samples.
+        AudioError: unreadable, no audio at that position, or NaN or infinite samples.
     """
     with AudioStream(path) as stream:
         return read_stretch(stream, sample_rate, start_s=start_s, duration_s=duration_s)
@@ -93,10 +94,11 @@ def read_stretch(
     duration_s: float | None = None,
     fold: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """`read_audio` of an open file; stretches in their order are read without a seek.
+    """`read_audio` for an open file; consecutive stretches are read without seeking.
 
     Args:
-        fold: makes the result's channels of the file's, all of them `[C, N]`, at its rate in Hz.
+        fold: gets all of the file's channels `[C, N]` and its rate in Hz, returns the channels of
+            the result.
     """
     rate = stream.sample_rate
     wanted = round(min(duration_s if duration_s is not None else MAX_READ_S, MAX_READ_S) * rate)
@@ -110,7 +112,7 @@ def read_stretch(
         is_wide = block.shape[1] > 2 and fold is None
         blocks.append(block.mean(axis=1, keepdims=True) if is_wide else block)
     if not blocks:
-        raise AudioError(f"{stream.path}: no audio in it at {start_s:g} s.")
+        raise AudioError(f"{stream.path}: has no audio at {start_s:g} s.")
     samples = np.concatenate(blocks)
     if fold is not None:
         samples = fold(samples.T, rate).T
@@ -120,12 +122,12 @@ def read_stretch(
 
 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> float:
-    """Writes `[C, N]` as 16-bit WAV, whole or not at all.
+    """Writes `[C, N]` as a 16-bit WAV, whole or not at all.
 
     Samples beyond full scale are never wrapped or clipped: the clip is turned down to -0.1 dBFS.
 
     Returns:
-        The factor that it was turned down by; 1 where that wasn't needed.
+        The gain factor; 1 if it wasn't turned down.
     """
     content = wav_bytes(waveform, sample_rate)
     write_file(path, lambda temporary: temporary.write_bytes(content))
@@ -133,7 +135,7 @@ def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> float:
 
 
 def wav_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
-    """What `write_wav` writes. (libsndfile doesn't say which fault of a disk it has met.)"""
+    """What `write_wav` writes, in memory, as libsndfile doesn't say which disk error occurred."""
     samples = waveform.T * _full_scale_gain(waveform)
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, subtype="PCM_16", format="WAV")
@@ -147,8 +149,8 @@ def _full_scale_gain(waveform: np.ndarray) -> float:
 
 
 def find_audio(folder: Path) -> list[Path]:
-    """Audio files below `folder` by extension, sorted. What is hidden and links that lead out of
-    the folder are left out, see `find_unread`."""
+    """Audio files below `folder` by extension, sorted, without hidden files and links that lead out
+    of the folder, see `find_unread`."""
     root = folder.resolve()
     kinds = AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS
     named = (path for path in folder.rglob("*") if path.suffix.lower() in kinds)
@@ -160,8 +162,8 @@ def find_audio(folder: Path) -> list[Path]:
 
 
 def find_unread(folder: Path) -> list[tuple[Path, str]]:
-    """Audio below `folder` that `find_audio` leaves out, and folders that it doesn't look into,
-    each with the reason, sorted."""
+    """Audio below `folder` that `find_audio` leaves out and folders that it doesn't search, each
+    with the reason, sorted."""
     root = folder.resolve()
     found: dict[Path, str] = {}
     for path in folder.rglob("*"):
@@ -169,55 +171,55 @@ def find_unread(folder: Path) -> list[tuple[Path, str]]:
         if hidden is None:
             found[path] = _why_unread(path, root)
         elif path.suffix.lower() in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS and not (
-            # macOS keeps what it knows of x.wav in ._x.wav, on disks of other systems.
+            # macOS keeps metadata of x.wav in ._x.wav on other systems' disks.
             path.name.startswith("._") or path.is_dir()
         ):
             found[hidden] = (
-                "is a hidden file, which isn't read; rename it if it is meant."
+                "is a hidden file, which isn't read; rename it if you want to use it."
                 if hidden == path
-                else "is a hidden folder with audio, which isn't looked into; rename it if it is "
-                "meant."
+                else "is a hidden folder with audio, which isn't searched; rename it if you want "
+                "to use it."
             )
     return sorted((path, why) for path, why in found.items() if why)
 
 
 def hidden_part(path: Path, folder: Path) -> Path | None:
     """The hidden file that a path below `folder` is, or the outermost hidden folder that it lies
-    in: trash, or versions that a program keeps; None where nothing is hidden."""
+    in, such as a trash or a program's backups; None if nothing is hidden."""
     parts = path.relative_to(folder).parts
     hidden = next((n for n, part in enumerate(parts, 1) if part.startswith(".")), None)
     return None if hidden is None else folder.joinpath(*parts[:hidden])
 
 
 def _why_unread(path: Path, root: Path) -> str:
-    """Why something below a resolved folder is left out; "" where it isn't, or is no audio."""
+    """Why something below a resolved folder is left out; "" if it isn't, or isn't audio."""
     kind = path.suffix.lower()
     if path.is_dir():
         if path.is_symlink() and not is_inside(path, root):
-            return "is a link to a folder elsewhere, which isn't looked into; copy the folder."
+            return "is a link to a folder elsewhere, which isn't searched; copy the folder."
     elif kind in OTHER_AUDIO_EXTENSIONS:
         if path.is_file():
-            return "is of a format that isn't read; convert it to WAV or FLAC."
+            return "is in a format that isn't supported; convert it to WAV or FLAC."
     elif path.name.lower().endswith(ARCHIVE_ENDINGS):
         if path.is_file():
-            return "is an archive, which isn't looked into; unpack it if there is audio in it."
+            return "is an archive, which isn't opened; unpack it if there is audio in it."
     elif kind in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS:
         if path.is_symlink() and not path.exists():
             return "is a link that leads nowhere; copy the file itself."
         if not path.is_file():
-            return "is no file but a pipe, socket or device; copy the audio itself."
+            return "is a pipe, socket or device, not a file; copy the audio itself."
         if not is_inside(path, root):
             return "is a link that leads out of the folder; copy the file itself."
-    # A Hugging Face cache has its files in `blobs` by their hashes, and links to them beside it.
+    # A Hugging Face cache keeps files in `blobs`, named by hash, with links to them elsewhere.
     elif kind not in NO_AUDIO_EXTENSIONS and path.parent.name != "blobs":
         found = _format_of(path) if path.is_file() and is_inside(path, root) else ""
         if found:
-            return f"is audio, which its name doesn't tell; rename it to end in .{found}."
+            return f"is audio without an audio extension; rename it to end in .{found}."
     return ""
 
 
 def _format_of(path: Path) -> str:
-    """The extension that the first bytes of a file call for; "" where they are not audio's."""
+    """The extension that a file's first bytes call for; "" if they are not audio."""
     try:
         with open(path, "rb") as file:
             head = file.read(12)
@@ -231,8 +233,8 @@ def _format_of(path: Path) -> str:
 
 
 def is_inside(path: Path, root: Path) -> bool:
-    """Whether a path leads into a resolved folder. The files of a Hugging Face cache do: a
-    `snapshots/<revision>` there is made of links into its own `blobs`."""
+    """Whether a path resolves into a resolved folder. Files of a Hugging Face cache count: its
+    `snapshots/<revision>` consists of links into its own `blobs`."""
     resolved = path.resolve()
     if resolved.is_relative_to(root):
         return True

@@ -1,8 +1,8 @@
-"""Headers that don't know how long their file is, as programs that write to a pipe or crash leave.
+"""Handles headers without their file's length, left by programs that write to a pipe or crash.
 
-libsndfile reads most of them to their end. These it doesn't: a WAV or an AU that says 0 bytes, a
-CAF that says "unknown" (which its standard allows), an MP3 without a frame count or with another's.
-It is given a header that knows; the file stays as it is.
+libsndfile reads most such files to the end, but not a WAV or AU with length 0, a CAF with length
+"unknown" (which its standard allows), or an MP3 with no frame count or a wrong one. For these it is
+given a corrected header; the file isn't changed.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from musicgen_lora.audio.mp3 import Head
 from musicgen_lora.errors import AudioError, audio_unread
 
 MAX_HEAD_BYTES = 1 << 20
-"""A header that is longer is left alone."""
+"""Longer headers are left alone."""
 STREAMED = 0x7FFF0000
-"""Programs that write to a pipe tell lengths from here on, for they don't know them."""
+"""Programs that write to a pipe, and don't know the length, put this or more in the header."""
 MP3_EXTENSIONS = (".mp3", ".mp2", ".mpga")
 OTHER_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b".snd", b"caff", b"riff")
-"""How files begin that somebody has called MP3."""
+"""First bytes of files in other formats that may have an MP3 extension."""
 FIRST_PAGE, LAST_PAGE = 2, 4
-"""Flags of a page of Ogg."""
+"""Flags of an Ogg page."""
 TO_THE_END = 0xFFFFFFFF
-"""What libsndfile takes for "as far as the file goes"."""
+"""The length that libsndfile reads as "to the end of the file"."""
 
 
 def find_head(path: Path) -> Head | None:
-    """What libsndfile is to see in place of a file's first bytes; None where they will do.
+    """What libsndfile should see instead of a file's first bytes; None if they are fine.
 
     Raises:
-        AudioError: unreadable, or of a kind of which only a part would be read.
+        AudioError: unreadable, or of a kind that would be read only in part.
     """
     try:
         with open(path, "rb") as file:
@@ -59,7 +59,7 @@ def find_head(path: Path) -> Head | None:
 
 
 def may_be_mp3(path: Path) -> bool:
-    """Whether a file's name or its first bytes call for the decoder of MP3s.
+    """Whether a file's name or its first bytes call for the MP3 decoder.
 
     Raises:
         AudioError: unreadable.
@@ -68,7 +68,7 @@ def may_be_mp3(path: Path) -> bool:
 
 
 def _is_mp3(path: Path, beginning: bytes) -> bool:
-    # A recording of a stream begins in the midst of a frame.
+    # A recorded stream begins in the middle of a frame.
     is_named = path.suffix.lower() in MP3_EXTENSIONS and beginning[:4] not in OTHER_MAGICS
     return is_named or beginning[:3] == b"ID3" or beginning[:1] == b"\xff"
 
@@ -82,8 +82,8 @@ def _beginning(path: Path) -> bytes:
 
 
 def told_share(path: Path) -> float:
-    """How much of a WAV, W64, AIFF or AU its header tells of, in shares of what is there: 2 for a
-    file of which half was copied. 1 for others, and where the header doesn't know.
+    """The size in the header of a WAV, W64, AIFF or AU, relative to the file's: 2 for a file of
+    which only half was copied. 1 for other formats, and if the header doesn't know.
 
     Raises:
         AudioError: unreadable.
@@ -93,10 +93,10 @@ def told_share(path: Path) -> float:
         b"RIFF": ("<I", 4, 8),
         b"RIFX": (">I", 4, 8),
         b"FORM": (">I", 4, 8),
-        # Sizes of 64 bits: RF64's in the chunk ds64, which is the first one.
+        # 64-bit sizes; RF64's is in the ds64 chunk, which comes first.
         b"RF64": ("<Q", 20, 8),
         b"riff": ("<Q", 16, 0),
-        # Behind a header of any length.
+        # The size excludes the header, whose length varies.
         b".snd": (">I", 8, int.from_bytes(head[4:8], "big")),
     }.get(head[:4])
     if told is None:
@@ -108,8 +108,8 @@ def told_share(path: Path) -> float:
 
 
 def lacks_end(path: Path) -> bool:
-    """Whether an Ogg ends within a page, or with one that isn't marked as its last: then what came
-    after it is missing. An Ogg tells no length that this could be seen from.
+    """Whether an Ogg ends within a page, or with a page that isn't marked as the last, so that the
+    rest is missing. An Ogg has no length field that would show this.
 
     Raises:
         AudioError: unreadable.
@@ -126,16 +126,16 @@ def lacks_end(path: Path) -> bool:
 
 
 class HeadedFile:
-    """A file whose first bytes are others: what soundfile needs of one to read it.
+    """A file with its first bytes replaced, with the methods that soundfile needs.
 
-    libsndfile calls this from C, where an error of a disk would be printed and lost: it is kept in
-    `error` instead, and reads as the file's end.
+    libsndfile calls this from C, where a disk error would be printed and lost: it is kept in
+    `error` instead, and looks like the end of the file.
     """
 
     def __init__(self, path: Path, head: Head) -> None:
         self.error: OSError | None = None
         self._head = head
-        # With a buffer, as decoders ask for a few bytes at a time.
+        # Buffered, because decoders read a few bytes at a time.
         self._file = open(path, "rb")  # noqa: SIM115
         self._n_bytes = len(head.content) + os.fstat(self._file.fileno()).st_size - head.n_replaced
         self._at = 0
@@ -165,7 +165,7 @@ class HeadedFile:
 
 
 def _wav_head(file: BinaryIO, n_file: int, order: str) -> Head | None:
-    """A WAV whose data chunk says 0 bytes, with some behind it."""
+    """A corrected header for a WAV whose data chunk claims 0 bytes but is followed by data."""
     at = 12
     while at + 8 <= min(n_file, MAX_HEAD_BYTES):
         file.seek(at)
@@ -181,8 +181,8 @@ def _wav_head(file: BinaryIO, n_file: int, order: str) -> Head | None:
 
 
 def _is_chunk(header: bytes, n_left: int, order: str) -> bool:
-    """Whether eight bytes begin a chunk that fits into the file: then the data before it is empty
-    indeed."""
+    """Whether eight bytes begin a chunk that fits into the file: then the data before it really is
+    empty."""
     name, size = struct.unpack(f"{order}4sI", header)
     return name.isascii() and name.decode().isprintable() and size <= n_left
 
@@ -201,7 +201,7 @@ def _caf_head(file: BinaryIO, n_file: int) -> Head | None:
         file.seek(at)
         name, size = struct.unpack(">4sq", file.read(12))
         if name == b"data":
-            # The count of edits, four bytes, is part of the data.
+            # The edit count, four bytes, is part of the data.
             is_unknown = size in (-1, 0) and n_file - at - 12 > 4
             if not is_unknown:
                 return None
@@ -218,7 +218,7 @@ def _patched(file: BinaryIO, at: int, content: bytes) -> Head:
 
 
 def _check_ogg(file: BinaryIO) -> None:
-    """Refuses one recording after another in a file, of which libsndfile reads the first."""
+    """Rejects a file with several recordings in a row, as libsndfile reads only the first."""
     has_sound = False
     for flags, _ in _ogg_pages(file):
         begins = bool(flags & FIRST_PAGE)
@@ -231,8 +231,8 @@ def _check_ogg(file: BinaryIO) -> None:
 
 
 def _ogg_pages(file: BinaryIO) -> Iterator[tuple[int, int | None]]:
-    """The flags of an Ogg's pages, and where each ends; None for one that goes on behind the file's
-    end. Where a page is damaged they stop: libsndfile says what it makes of it."""
+    """The flags of an Ogg's pages and the end of each, None if it lies beyond the end of the file.
+    Stops at a damaged page, which is left to libsndfile to report."""
     n_file, at = os.fstat(file.fileno()).st_size, 0
     while at + 27 <= n_file:
         file.seek(at)

@@ -1,4 +1,4 @@
-"""How loud a waveform is, and how high it peaks."""
+"""The loudness and true peak of a waveform."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import soxr
 
 OVERSAMPLING = 4
 BLOCK = 1 << 20
-"""Samples looked at together: memory stays flat."""
+"""Samples processed at once, so that memory stays constant."""
 OVERLAP = 1 << 8
 LOUDNESS_BLOCK_S = 0.4
 FLOOR_DB = -120.0
 
 
 def decibels(power: float) -> float:
-    """A power (full scale is 1) in dB, down to `FLOOR_DB`."""
+    """A power (full scale is 1) in dB, at least `FLOOR_DB`."""
     return max(10.0 * float(np.log10(max(power, 1e-30))), FLOOR_DB)
 
 
@@ -28,11 +28,11 @@ def blocks(waveform: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def integrated_loudness(waveform: np.ndarray, sample_rate: int) -> float:
-    """LUFS of `[C, N]`; NaN below 0.4 s or when all of it is below the gate of -70 LUFS."""
+    """LUFS of `[C, N]`; NaN below 0.4 s or if all of it is below the gate of -70 LUFS."""
     # A block's worth of samples and one to spare: pyloudnorm rounds the block's end.
     if waveform.shape[1] <= LOUDNESS_BLOCK_S * sample_rate or not waveform.any():
         return float("nan")
-    # BS.1770 knows the weights of left and right; anything wider is read as their mean.
+    # BS.1770 weights for left and right are known; more channels are measured as their mean.
     heard = waveform if len(waveform) <= 2 else waveform.mean(axis=0, keepdims=True)
     loudness = float(pyloudnorm.Meter(sample_rate).integrated_loudness(heard.T.astype(np.float64)))
     return loudness if np.isfinite(loudness) else float("nan")
@@ -43,7 +43,7 @@ def true_peak_db(waveform: np.ndarray, sample_rate: int) -> float:
     peak = float(np.abs(waveform).max())
     for block in blocks(waveform):
         between = soxr.resample(block.T, sample_rate, OVERSAMPLING * sample_rate, quality="HQ")
-        # The ends of a block ring; at the recording's own ends the samples are all there is.
+        # A block's ends ring; at the recording's own ends only the samples themselves count.
         inside = between[OVERLAP * OVERSAMPLING // 2 : -(OVERLAP * OVERSAMPLING // 2)]
         peak = max(peak, float(np.abs(inside).max(initial=0.0)))
     return decibels(peak**2)

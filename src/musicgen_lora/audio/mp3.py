@@ -1,10 +1,9 @@
-"""How long an MP3 is: its frames are counted, whatever its header says or doesn't.
+"""Finds the true length of an MP3 by counting its frames, whatever its header says.
 
-An MP3 tells its length in its first frame (Xing's, Info's or VBRI's), which holds no sound. Editors
-cut that frame off, recorders of streams never wrote it, and files that were joined keep that of
-their first part. A decoder then estimates, and stops too early: of 13.6 s it gave 5.7. Frames are
-counted here, header by header, and where that is more than the file says, a first frame that tells
-the truth is put before the decoder.
+An MP3 states its length in its first frame (Xing, Info or VBRI), which holds no sound. Editors cut
+that frame off, stream recorders never write it, and joined files keep that of their first part. A
+decoder then estimates and stops too early: of 13.6 s it gave 5.7. Here frames are counted header by
+header, and if there are more than the file says, the decoder gets a corrected first frame.
 
 Sources: ISO/IEC 11172-3 and 13818-3 for the headers; the Xing frame as LAME writes it.
 """
@@ -26,20 +25,20 @@ RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 1
 """Rates in Hz by the header's version bits: MPEG 1, 2 and 2.5."""
 LAYER_3 = 1
 LEAST_INFO_BYTES = 192
-"""Size of a first frame that tells the length: decoders look for 120 bytes after up to 36."""
+"""Least size of a first frame with a length: decoders expect 120 bytes after up to 36."""
 SEARCH_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Head:
-    """Bytes that stand in for the first ones of a file.
+    """Bytes that replace the first ones of a file.
 
     Args:
-        content: what a decoder gets to see.
-        n_replaced: how many bytes of the file it stands for.
-        claimed_s: length that the file's own header tells; None where it tells none.
-        n_samples: samples a channel that were counted where the header tells nothing; a decoder
-            whose estimate is no less doesn't need the head. None in all other cases.
+        content: what the decoder sees.
+        n_replaced: how many bytes of the file it replaces.
+        claimed_s: length in the file's own header; None if it has none.
+        n_samples: samples per channel, counted if the header has no length; a decoder that
+            estimates at least as many doesn't need the head. None in all other cases.
     """
 
     content: bytes
@@ -67,14 +66,14 @@ class Frame:
 
     @property
     def info_offset(self) -> int:
-        """Where in a frame without sound a Xing tag begins."""
+        """Offset of a Xing tag in a frame without sound."""
         if self.is_mpeg1:
             return 4 + (32 if self.n_channels == 2 else 17)
         return 4 + (17 if self.n_channels == 2 else 9)
 
 
 def parse_header(header: bytes) -> Frame | None:
-    """The frame that four bytes begin; None where they begin none of layer III."""
+    """The frame that begins with these four bytes; None if they don't begin one of layer III."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
@@ -89,19 +88,19 @@ def parse_header(header: bytes) -> Frame | None:
 
 
 def mended_head(file: BinaryIO, n_file: int) -> Head | None:
-    """The first bytes that an MP3 should have; None where its own will do, or it is no MP3.
+    """The first bytes that an MP3 should have; None if its own are fine, or it isn't an MP3.
 
     Args:
-        file: buffered, read from any place.
+        file: buffered, at any position.
 
     Raises:
-        AudioError: the sample rate or the number of channels changes inside, as it does in files
-            that were joined; no decoder reads on there. The message lacks the file's name.
+        AudioError: the sample rate or the number of channels changes inside, as in joined files;
+            decoders stop there. The message lacks the file's name.
     """
     start = _tag_bytes(file, 0)
     first = parse_header(_bytes_at(file, start, 4))
     if first is None:
-        # Some taggers leave zeros between the tag and the sound; and a recording of a stream begins
+        # Some taggers leave zeros between the tag and the sound, and a recorded stream begins
         # within a frame.
         start = _next_frame(file, start, n_file, None)
         first = parse_header(_bytes_at(file, start, 4))
@@ -122,7 +121,7 @@ def mended_head(file: BinaryIO, n_file: int) -> Head | None:
 
 
 def _corrected(frame: bytes, first: Frame, n_frames: int, n_bytes: int) -> bytes:
-    """A Xing frame with other lengths. Its other fields stay: an encoder's delay stands there."""
+    """A Xing frame with other lengths. Its other fields are kept, such as the encoder's delay."""
     at = first.info_offset + 8
     has_bytes = frame[at - 1] & 2
     fields = struct.pack(">II", n_frames, n_bytes) if has_bytes else struct.pack(">I", n_frames)
@@ -135,7 +134,7 @@ def _bytes_at(file: BinaryIO, at: int, count: int) -> bytes:
 
 
 def _tag_bytes(file: BinaryIO, at: int) -> int:
-    """Length of the tags that begin at a place: ID3v2, ID3v1 and APE; 0 where there are none."""
+    """Length in bytes of the tags at a position: ID3v2, ID3v1 and APE; 0 if there are none."""
     begin = at
     while True:
         head = _bytes_at(file, at, 32)
@@ -153,7 +152,7 @@ def _tag_bytes(file: BinaryIO, at: int) -> int:
 
 
 def _told_count(frame: bytes, first: Frame) -> tuple[bool, int | None]:
-    """Whether a first frame tells about the file in place of sound, and the frames it tells of."""
+    """Whether a first frame holds file information instead of sound, and its frame count if any."""
     tag = frame[first.info_offset :]
     if tag[:4] in (b"Xing", b"Info") and len(tag) >= 12:
         has_count = tag[7] & 1
@@ -164,7 +163,7 @@ def _told_count(frame: bytes, first: Frame) -> tuple[bool, int | None]:
 
 
 def count_frames(file: BinaryIO, at: int, n_file: int, first: Frame) -> int:
-    """Whole frames of sound from a place on, over tags and damage between them.
+    """The number of whole frames of sound from a position on, skipping tags and damage.
 
     Raises:
         AudioError: see `mended_head`.
@@ -186,8 +185,8 @@ def count_frames(file: BinaryIO, at: int, n_file: int, first: Frame) -> int:
 
 
 def _next_frame(file: BinaryIO, at: int, n_file: int, first: Frame | None) -> int:
-    """The first place from `at` on where two frames of a kind follow each other; the file's size
-    where there is none."""
+    """The first position from `at` on where two frames of the same kind follow each other; the
+    file's size if there is none."""
     while at + 8 <= n_file:
         chunk = _bytes_at(file, at, SEARCH_BYTES)
         for match in re.finditer(rb"\xff[\xe0-\xff]", chunk):
@@ -209,17 +208,17 @@ def _next_frame(file: BinaryIO, at: int, n_file: int, first: Frame | None) -> in
 
 
 def _check_kind(frame: Frame, first: Frame, file: BinaryIO, at: int) -> None:
-    """Refuses three frames of another kind in a row: fewer may be chance."""
+    """Rejects three frames of another kind in a row; fewer may be chance."""
     third = parse_header(_bytes_at(file, at, 4))
     if frame.kind != first.kind and third is not None and third.kind == frame.kind:
         raise AudioError(
-            f"changes inside from {first.sample_rate} Hz with {first.n_channels} channels to "
+            f"changes midway from {first.sample_rate} Hz with {first.n_channels} channels to "
             f"{frame.sample_rate} Hz with {frame.n_channels}, as joined files do; split it."
         )
 
 
 def _info_frame(header: bytes, n_frames: int) -> bytes:
-    """A frame without sound that tells how many follow, of the kind that `header` begins."""
+    """A frame without sound that says how many follow, of the same kind as `header`."""
     for kbps_index in range(1, 15):
         # No checksum, no padding.
         changed = bytes((0xFF, header[1] | 1, kbps_index << 4 | header[2] & 0x0C, header[3] & 0xC0))

@@ -1,4 +1,4 @@
-"""Small pictures and players for the report on a dataset, each as text that a page can hold."""
+"""Small pictures and players for the report on a dataset, each as text to embed in a page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BAR_WIDTH, CHART_HEIGHT = 34, 120
 
 
 def mp3_uri(waveform: np.ndarray, sample_rate: int) -> str:
-    """`[C, N]` in mono as an MP3 in a data URI, small enough for a page with many."""
+    """`[C, N]` as a mono MP3 in a data URI, small enough for a page with many."""
     mono = soxr.resample(waveform.mean(axis=0), sample_rate, PLAYER_RATE, "MQ")
     target = io.BytesIO()
     soundfile.write(
@@ -36,14 +36,14 @@ def mp3_uri(waveform: np.ndarray, sample_rate: int) -> str:
         format="MP3",
         subtype="MPEG_LAYER_III",
         bitrate_mode="CONSTANT",
-        # 48 kbit/s of the 8 to 160 that this rate has.
+        # 48 kbit/s, of the 8 to 160 available at this rate.
         compression_level=0.74,
     )
     return data_uri("audio/mpeg", target.getvalue())
 
 
 def waveform_svg(waveform: np.ndarray) -> str:
-    """The outline of `[C, N]` as an SVG of its own."""
+    """The outline of `[C, N]` as an SVG."""
     mono = waveform.mean(axis=0)
     parts = np.array_split(mono, min(N_COLUMNS, len(mono)))
     tops = [float(part.max()) for part in parts]
@@ -57,8 +57,8 @@ def waveform_svg(waveform: np.ndarray) -> str:
 
 
 def mel_spectrogram_png(waveform: np.ndarray, sample_rate: int, *, is_large: bool = False) -> bytes:
-    """A mel spectrogram of `[C, N]` at `sample_rate` Hz as the bytes of a PNG: small, or for a
-    window of its own."""
+    """A mel spectrogram of `[C, N]` at `sample_rate` Hz as a PNG: small, or large enough for a
+    separate window."""
     n_columns, n_mels, scale = (1200, 128, 3) if is_large else (N_COLUMNS, N_MELS, 1)
     mono = waveform.mean(axis=0)
     n_window = 2048

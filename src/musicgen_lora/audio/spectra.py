@@ -1,5 +1,5 @@
-"""Magnitude spectra of short frames, many at once: scipy's `ShortTimeFFT` calls Python for each
-frame, which took four fifths of the analysis; and the power spectrum of a whole sound."""
+"""Magnitude spectra of many short frames at once, and the power spectrum of a whole sound. scipy's
+`ShortTimeFFT` calls Python for each frame, which took four fifths of the analysis time."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def magnitudes(
     """Magnitudes `[bins, F]` float32 of `mono` `[N]`, scaled so that a full-scale sine reads 1.
 
     Args:
-        mono: the signal; beyond its ends there is silence.
+        mono: the signal, treated as silent beyond its ends.
         window: `[W]`; frame f is centred on sample f x hop.
-        n_fft: length of the transform, W or longer.
-        bins: which of its n_fft / 2 + 1 bins.
+        n_fft: length of the transform, at least W.
+        bins: which of its n_fft / 2 + 1 bins to return.
         first: the first frame.
         n_frames: how many; None for N // hop + 1 - first.
     """
@@ -42,8 +42,8 @@ def magnitudes(
 def magnitudes_at(
     mono: np.ndarray, window: np.ndarray, samples: np.ndarray, n_fft: int, bins: np.ndarray
 ) -> np.ndarray:
-    """Magnitudes `[R, M]` as `magnitudes` has them, of frames centred on samples `[M]`, and of them
-    bins `[R]`: a picture looks at a fifth of the frames of a long clip."""
+    """Magnitudes `[R, M]`, as in `magnitudes`, of frames centred on samples `[M]`, for bins `[R]`
+    only: a picture needs a fifth of the frames of a long clip."""
     return _magnitudes(_frames(mono, len(window))[samples], window, n_fft, bins)
 
 
@@ -56,7 +56,7 @@ def _frames(mono: np.ndarray, length: int) -> np.ndarray:
 def _magnitudes(
     frames: np.ndarray, window: np.ndarray, n_fft: int, bins: slice | np.ndarray
 ) -> np.ndarray:
-    """Magnitudes `[bins, F]` of frames `[F, W]`, some at a time."""
+    """Magnitudes `[bins, F]` of frames `[F, W]`, computed in blocks."""
     window = np.asarray(window * (2.0 / window.sum()), dtype=np.float32)
     found = np.empty((len(np.arange(n_fft // 2 + 1)[bins]), len(frames)), dtype=np.float32)
     for start in range(0, len(frames), FRAMES_AT_ONCE):
@@ -69,8 +69,8 @@ def _magnitudes(
 def welch_spectrum(
     waveform: np.ndarray, sample_rate: int, n_window: int, **how: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Welch's power density of `[C, N]`, the mean of the channels, and its frequencies, both `[F]`;
-    `how` is further arguments of `scipy.signal.welch`."""
+    """Welch's power density of `[C, N]`, averaged over channels, and its frequencies, both `[F]`;
+    `how` holds further arguments of `scipy.signal.welch`."""
     frequency, power = welch(waveform, sample_rate, nperseg=n_window, **how)
     return power.mean(axis=0), frequency
 
@@ -78,11 +78,11 @@ def welch_spectrum(
 def harmonic_gains(
     pitches: np.ndarray, gains: Sequence[float], n_fft: int, sample_rate: int
 ) -> np.ndarray:
-    """What each bin of a spectrum counts for each pitch, `[P, n_fft / 2 + 1]` float32.
+    """The weight of each spectrum bin for each pitch, `[P, n_fft / 2 + 1]` float32.
 
     Args:
         pitches: MIDI notes `[P]`.
-        gains: of the harmonics from the first on; those beyond the spectrum count nothing.
+        gains: of the harmonics from the first on; those beyond the spectrum are ignored.
     """
     n_bins = n_fft // 2 + 1
     bins = 440.0 * 2.0 ** ((pitches - 69.0) / 12.0) * n_fft / sample_rate

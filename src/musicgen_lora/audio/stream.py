@@ -1,9 +1,9 @@
-"""An audio file read from front to back, with no seek that the caller didn't ask for.
+"""Reads an audio file from front to back, without seeks that the caller didn't ask for.
 
-python-soundfile seeks after each `read`. MP3's decoder then loses the bits that a frame borrows
-from those before it: of a file that is read in pieces, 16 to 111 ms at each piece's end are wrong.
-And it reads no further than the header says, which programs that write to a pipe leave at zero or
-"unknown". Here the samples say where a file ends.
+python-soundfile seeks after each `read`. The MP3 decoder then loses the bits that a frame borrows
+from earlier ones: if a file is read in pieces, 16 to 111 ms at the end of each are wrong. It also
+stops at the length in the header, which programs that write to a pipe leave at zero or "unknown".
+Here a file ends where its samples end.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ SAMPLE_RATES = range(4_000, 384_001)
 MAX_CHANNELS = 16
 BLOCK_FRAMES = 1 << 16
 LOSSLESS_SUBTYPES = ("PCM", "FLOAT", "DOUBLE", "ALAC", "DPCM", "DWVW")
-"""Beginnings of libsndfile's names for codings; FLAC's is PCM."""
+"""Prefixes of libsndfile's subtype names; FLAC's is PCM."""
 CUT_SHORT = 0.98
-"""Share of what a header tells below which a file was cut off; headers are not exact."""
+"""A file shorter than this share of its header's length was cut off; headers are not exact."""
 LONGEST_S = 12 * 3600.0
-"""A header that claims more is not believed: the samples are counted, up to here."""
+"""Headers that claim more are not trusted: the samples are counted, up to this length."""
 NEARBY_S = 10.0
-"""A place that is no further ahead is reached by decoding, not by seeking."""
+"""A position no further ahead than this is reached by decoding, not by seeking."""
 PRE_ROLL = 48 * 1152
-"""Samples that are decoded before those that count, after a seek. A frame of MP3 borrows from up to
-511 bytes before it, which at 8 kbit/s are 22 frames; and libsndfile seeks wrongly within the last
-page of an Ogg."""
+"""Samples decoded before the requested ones after a seek. An MP3 frame borrows from up to 511 bytes
+before it, which at 8 kbit/s are 22 frames; and libsndfile seeks wrongly within the last page of an
+Ogg."""
 
 
 class _SequentialFile(soundfile.SoundFile):
-    """A file that soundfile takes for one it can't seek in: so it doesn't, after each read, and
-    asks for no more than it was told to. `seek` itself works."""
+    """A file that soundfile thinks isn't seekable, so it doesn't seek after each read and reads no
+    more than it is asked to. `seek` itself works."""
 
     @property
     def can_seek(self) -> bool:
@@ -50,18 +50,18 @@ class _SequentialFile(soundfile.SoundFile):
 
 
 class AudioStream:
-    """An open audio file, of any format that soundfile reads; the content decides, not the name.
+    """An open audio file, in any format that soundfile reads; the content decides, not the name.
 
     Attributes:
-        n_frames: samples a channel by the header; None where it doesn't know, or claims more than
+        n_frames: samples per channel by the header; None if it doesn't know, or claims more than
             `LONGEST_S`.
-        claimed_s: what the file's own header says, in seconds; None where it doesn't know.
-        is_float: samples beyond full scale are as good as others.
-        is_lossless: of no codec that leaves out what is hardly heard.
+        claimed_s: length in the file's own header, in seconds; None if it doesn't know.
+        is_float: whether samples beyond full scale are valid.
+        is_lossless: whether no lossy codec was used.
 
     Raises:
-        AudioError: missing, not audio, or of a rate or channel count out of bounds. Each method
-            raises it for audio that is broken.
+        AudioError: missing, not audio, or a sample rate or channel count out of bounds. Each method
+            raises it for broken audio.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,9 +88,9 @@ class AudioStream:
                 f"{path}: {self.sample_rate} Hz, {self.n_channels} channels is out of bounds "
                 "(4-384 kHz, up to 16 channels)."
             )
-        # libsndfile's word for "unknown".
+        # libsndfile uses larger values for "unknown".
         is_known = file.frames < 1 << 62 and n_counted is None
-        # Of a file that was cut off, libsndfile tells what is left.
+        # For a file that was cut off, libsndfile reports the remaining length.
         told_s = file.frames / self.sample_rate * told_share(path)
         self.claimed_s = told_s if is_known else None
         if self._head is not None:
@@ -111,17 +111,16 @@ class AudioStream:
 
     @property
     def is_cut_off(self) -> bool:
-        """An Ogg without its last page, for which all its pages are looked at."""
+        """Whether this is an Ogg without its last page; reads all of its pages to find out."""
         return lacks_end(self.path)
 
     @property
     def n_faults(self) -> int:
-        """Frames of an MP3 that could not be decoded, of what was read so far: there it is silent
-        or makes a noise."""
+        """Frames of an MP3 that could not be decoded so far: they are silent or noise."""
         return self._words.n_faults
 
     def read(self, n_frames: int) -> np.ndarray:
-        """The next samples `[N, C]` float32; fewer at the file's end, none behind it."""
+        """The next samples `[N, C]` float32; fewer at the file's end, none after it."""
         pieces = []
         while n_frames > 0:
             piece = self._read_piece(min(n_frames, BLOCK_FRAMES))
@@ -136,7 +135,7 @@ class AudioStream:
         return np.concatenate(pieces)
 
     def move_to(self, frame: int) -> None:
-        """Makes a sample the next one; beyond the end there is nothing to read."""
+        """Moves to a sample, the next one to be read; beyond the end there is nothing to read."""
         ahead = frame - self._at
         is_near = 0 <= ahead <= NEARBY_S * self.sample_rate
         if ahead < 0 or (self._file.can_seek and not is_near):
@@ -144,8 +143,8 @@ class AudioStream:
         self._skip(frame - self._at)
 
     def count_frames(self, alive: Callable[[], None] = lambda: None) -> int:
-        """Samples a channel from here to the end, by decoding them; little more than `LONGEST_S`
-        at the most. `alive` is called now and then."""
+        """Counts samples per channel from here to the end by decoding them; stops soon after
+        `LONGEST_S`. `alive` is called periodically."""
         begin = self._at
         while self._at - begin <= LONGEST_S * self.sample_rate:
             if not len(self._read_piece(BLOCK_FRAMES)):
@@ -154,8 +153,8 @@ class AudioStream:
         return self._at - begin
 
     def _prefer_own_head(self, n_samples: int) -> None:
-        """Drops the head of an MP3 whose own lets a decoder reach the end: with another, decoders
-        leave out 12 ms at the start."""
+        """Drops the replaced head of an MP3 if the decoder reaches the end without it: with it,
+        decoders lose 12 ms at the start."""
         head, self._head = self._head, None
         self.close()
         self._open()
@@ -168,7 +167,7 @@ class AudioStream:
         self._headed = None if self._head is None else HeadedFile(self.path, self._head)
         self._at = 0
         try:
-            # soundfile asks for a file's methods, not for its type.
+            # soundfile checks a file's methods, not its type.
             source = self.path if self._headed is None else cast(BinaryIO, self._headed)
             with self._quiet():
                 self._file = _SequentialFile(source)
@@ -176,10 +175,10 @@ class AudioStream:
             _check_disk(self.path)
             reason = str(getattr(error, "error_string", error)).strip()
             if "pipe?" in reason:
-                # libsndfile says so of an MP3 in which there is no frame.
+                # libsndfile's message for an MP3 without frames.
                 reason = "there is no audio in it"
             if "malformed" in reason:
-                # What libsndfile says of a CAF or an AIFF of which a part was copied.
+                # libsndfile's message for a partly copied CAF or AIFF.
                 reason = "was cut off or damaged; copy or download it again"
             raise AudioError(f"{self.path}: not readable as audio ({reason}).") from error
 
@@ -199,8 +198,7 @@ class AudioStream:
             count -= len(piece)
 
     def _seek(self, frame: int) -> None:
-        """Goes to a little before a sample; to the start where the format or the file can't be
-        sought in."""
+        """Moves to shortly before a sample, or to the start if format or file isn't seekable."""
         if self.n_frames is not None:
             frame = min(frame, self.n_frames)
         frame = max(0, frame - PRE_ROLL)
@@ -208,7 +206,7 @@ class AudioStream:
             with self._quiet():
                 self._at = self._file.seek(frame)
         except soundfile.LibsndfileError:
-            # What a seek that failed leaves behind is not to be relied on.
+            # The state after a failed seek can't be relied on.
             self.close()
             self._open()
 
@@ -228,13 +226,13 @@ class AudioStream:
 
 
 def ends_early(length_s: float, told_s: float) -> bool:
-    """Whether what was read is clearly less than what a header tells."""
+    """Whether the length that was read is clearly less than the header's."""
     return length_s < CUT_SHORT * told_s - 0.1
 
 
 def _check_disk(path: Path) -> None:
-    """Raises where a file can't be read for the disk's sake, which libsndfile doesn't tell from a
-    broken file: a RunError, or an AudioError where the disk is not at fault."""
+    """Raises an error if the system can't read a file, which libsndfile doesn't distinguish from a
+    broken one: a RunError for a disk fault, otherwise an AudioError."""
     try:
         with open(path, "rb") as file:
             while file.read(1 << 20):

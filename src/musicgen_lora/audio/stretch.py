@@ -1,12 +1,12 @@
-"""A recording a little faster or slower, at its pitch, with its drums as sharp as they were.
+"""Plays a recording slightly faster or slower at the same pitch, with its drums as sharp as before.
 
-Below `SPLIT_HZ` the Signalsmith stretcher keeps the bass whole. It and every phase vocoder smear
-attacks, so what is above is cut before each onset, and the slices are moved, as drum samplers do.
-On eight 808 beats at 1.02 and 0.97 times their tempo, against the same beats played at that tempo
-(`benchmarks/audio/stretch.py`), the level just before a hit rose by 0.6 dB at most here, by 5 to
-20 dB with Signalsmith or Bungee alone and 40 dB with librosa's phase vocoder; hits' steepest rise
-changed by +0.8 to +1.8 dB here, by -3 to -7, -5 and -11 dB there. Slices alone put a held bass of
-50 Hz at -7 dB beside its pitch, this at -40 dB. Rubber Band is under the GPL.
+Below `SPLIT_HZ` the Signalsmith stretcher keeps the bass intact. Like every phase vocoder it smears
+attacks, so everything above is sliced before each onset and the slices are moved, as in drum
+samplers. On eight 808 beats at 1.02 and 0.97 times their tempo, against the same beats played at
+that tempo (`benchmarks/audio/stretch.py`), the level just before a hit rose by 0.6 dB at most here,
+by 5 to 20 dB with Signalsmith or Bungee alone and 40 dB with librosa's phase vocoder; the steepest
+rise of hits changed by +0.8 to +1.8 dB here, by -3 to -7, -5 and -11 dB there. With slices alone,
+a held 50 Hz bass has side tones at -7 dB, here at -40 dB. Rubber Band is under the GPL.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ LEAD_S = 0.008
 """A slice begins this long before its onset."""
 FADE_S = 0.004
 LONGEST_SLICE_S = 0.25
-"""Where there is no onset for longer, it is cut nevertheless, so that nothing is far from its
-place."""
+"""Longer stretches without an onset are cut too, so that nothing is far from its place."""
 MOST = 0.1
-"""Slices are no good for more than this; what is asked for stays below."""
+"""Slices don't sound good beyond this change of speed; callers ask for less."""
 
 
 Lateness = Callable[[np.ndarray], np.ndarray]
-"""By how many seconds what sounds at times `[M]` in seconds comes later than the beginning does, by
-the tempo; negative where earlier."""
+"""By how many seconds the sound at times `[M]`, in seconds, lags the tempo as counted from the
+beginning; negative where it is early."""
 
 
 def stretch(
@@ -42,19 +41,19 @@ def stretch(
     onsets_s: Sequence[float],
     late_s: Lateness = np.zeros_like,
 ) -> np.ndarray:
-    """Plays `[C, N]` at `speed` times its tempo, in time where it wandered.
+    """Plays `[C, N]` at `speed` times its tempo, straightening tempo drift.
 
     Args:
         waveform: float32.
         speed: above 1 is faster.
-        late_s: what was at t seconds comes at (t - late_s(t)) / speed. A bass follows that as on a
-            tape, so its pitch moves by as much as its tempo does.
+        late_s: the sound at t seconds moves to (t - late_s(t)) / speed. The bass follows that as on
+            tape, so its pitch changes as much as its tempo does.
 
     Returns:
-        `[C, M]` float32, N / speed samples where nothing was late.
+        `[C, M]` float32, N / speed samples if nothing was late.
 
     Raises:
-        ValueError: the speed is anywhere further from 1 than `MOST`.
+        ValueError: the local speed differs from 1 by more than `MOST` anywhere.
         UserError: the stretcher isn't installed.
     """
     edges = _edges(waveform.shape[1], sample_rate, onsets_s)
@@ -75,7 +74,7 @@ def stretch(
 
 
 def _by_signalsmith(waveform: np.ndarray, sample_rate: int, speed: float) -> np.ndarray:
-    """Raises a UserError where the library is missing: Linux on ARM has no wheel of it."""
+    """Raises a UserError if the library is missing: there is no wheel for Linux on ARM."""
     try:
         from python_stretch.Signalsmith import Stretch
     except ImportError as error:
@@ -89,8 +88,8 @@ def _by_signalsmith(waveform: np.ndarray, sample_rate: int, speed: float) -> np.
 
 
 def _at_places(waveform: np.ndarray, from_: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """What was at samples `from_` of `[C, N]` comes at `to`; a line joins its samples, which is
-    right to -70 dB below `SPLIT_HZ`."""
+    """Moves the sound at samples `from_` of `[C, N]` to `to`, interpolating linearly, which is
+    accurate to -70 dB below `SPLIT_HZ`."""
     old = np.interp(np.arange(round(to[-1])), to, from_)
     samples = np.arange(waveform.shape[1])
     return np.array([np.interp(old, samples, channel) for channel in waveform])
@@ -104,8 +103,8 @@ def _to_length(waveform: np.ndarray, n_samples: int) -> np.ndarray:
 def _moved_slices(
     waveform: np.ndarray, edges: Sequence[int], places: Sequence[int], n_fade: int
 ) -> np.ndarray:
-    """Slices from edge to edge at their new places. Ends are faded into each other at equal power;
-    a slice that has to be longer plays its last moments twice."""
+    """Puts the slices between edges at their new places, with equal-power crossfades; a slice that
+    has to be longer repeats its end."""
     moved = np.zeros((len(waveform), places[-1] + n_fade), dtype=np.float32)
     ramp = np.sin(np.linspace(0.0, 0.5 * np.pi, n_fade, dtype=np.float32))
     for (start, stop), (place, end) in zip(
@@ -126,8 +125,8 @@ def _moved_slices(
 def _with_echo(
     piece: np.ndarray, following: np.ndarray, missing: int, ramp: np.ndarray
 ) -> np.ndarray:
-    """A piece `[C, N]` with its end once more, longer by `missing`; then what follows it, which the
-    fade to the next slice takes up."""
+    """A piece `[C, N]` with its end repeated, longer by `missing`; then what follows it, for the
+    crossfade to the next slice."""
     n_fade = len(ramp)
     again = piece.shape[1] - missing
     seam = piece[:, -n_fade:] * ramp[::-1] + piece[:, again - n_fade : again] * ramp
@@ -135,7 +134,7 @@ def _with_echo(
 
 
 def _edges(n_samples: int, sample_rate: int, onsets_s: Sequence[float]) -> list[int]:
-    """Where slices begin and end, each long enough for its fades."""
+    """The edges of slices, each long enough for its fades."""
     shortest, longest = 4 * round(FADE_S * sample_rate), round(LONGEST_SLICE_S * sample_rate)
     edges = [0]
     cuts = (round((onset_s - LEAD_S) * sample_rate) for onset_s in sorted(onsets_s))

@@ -1,7 +1,7 @@
-"""Texts about a sound in the form that each format keeps them in: ID3 and Vorbis comments.
+"""Writes texts about a sound in each format's own form: ID3 and Vorbis comments.
 
-libsndfile writes titles and comments, but neither tempo nor key, which is what players and hosts
-sort by. The library that writes everything is under the GPL; what is needed is small.
+libsndfile writes titles and comments, but not tempo and key, by which players and hosts sort. The
+library that writes everything is under the GPL; the part needed here is small.
 
 Sources: ID3v2.3.0 (id3.org); RFC 9639 for FLAC; RFC 3533 for Ogg's pages; Vorbis I, section 5.
 """
@@ -32,7 +32,7 @@ def id3_tag(frames: Mapping[str, str]) -> bytes:
 
 
 def _id3_frame(name: str, text: str) -> bytes:
-    # UTF-16 with its mark, the only encoding of version 2.3 that has all letters.
+    # UTF-16 with a BOM, the only encoding of version 2.3 that covers all characters.
     content = text.encode("utf-16")
     if name == "COMM":
         content = b"eng" + "".encode("utf-16") + b"\0\0" + content
@@ -41,7 +41,7 @@ def _id3_frame(name: str, text: str) -> bytes:
 
 
 def vorbis_comments(texts: Mapping[str, str], vendor: str) -> bytes:
-    """Texts by name, such as TITLE and BPM, as Vorbis and FLAC keep them."""
+    """Texts by name, such as TITLE and BPM, in the form of Vorbis and FLAC."""
     lines = [f"{name}={text}".encode() for name, text in texts.items()]
     fields = [vendor.encode(), *lines]
     packed = [struct.pack("<I", len(field)) + field for field in fields]
@@ -52,10 +52,10 @@ def tag_flac(content: bytes, texts: Mapping[str, str], vendor: str) -> bytes:
     """A FLAC file with these comments in place of its own.
 
     Raises:
-        ValueError: it is no FLAC.
+        ValueError: it is not FLAC.
     """
     if not content.startswith(FLAC_MARK):
-        raise ValueError("This is no FLAC file.")
+        raise ValueError("This is not a FLAC file.")
     blocks, at, is_last = [], len(FLAC_MARK), False
     while not is_last:
         is_last, kind = bool(content[at] & FLAC_LAST), content[at] & ~FLAC_LAST
@@ -63,7 +63,7 @@ def tag_flac(content: bytes, texts: Mapping[str, str], vendor: str) -> bytes:
         if kind != FLAC_COMMENT:
             blocks.append((kind, content[at + 4 : at + 4 + size]))
         at += 4 + size
-    # The first block is always the stream's own.
+    # The first block must stay STREAMINFO.
     blocks.insert(1, (FLAC_COMMENT, vorbis_comments(texts, vendor)))
     written = [
         bytes([kind | (FLAC_LAST if index == len(blocks) - 1 else 0)])
@@ -79,7 +79,7 @@ class _Page:
     """An Ogg page.
 
     Args:
-        flags: 1 goes on with a packet, 2 begins and 4 ends the stream.
+        flags: 1 continues a packet, 2 begins and 4 ends the stream.
         position: samples up to the last packet that ends in it.
         laces: lengths of its segments.
     """
@@ -96,12 +96,12 @@ class _Page:
 
 
 def tag_ogg(content: bytes, texts: Mapping[str, str], vendor: str) -> bytes:
-    """An Ogg Vorbis file of one stream with these comments in place of its own. Its stream's
-    number, drawn at random when it was encoded, becomes one of its content: equal sounds are equal
-    files.
+    """An Ogg Vorbis file of one stream with these comments in place of its own. Its serial number,
+    which the encoder drew at random, is replaced by a checksum of its content, so that equal sounds
+    are equal files.
 
     Raises:
-        ValueError: it is no Ogg Vorbis.
+        ValueError: it is not Ogg Vorbis.
     """
     pages = list(_ogg_pages(content))
     packets, n_head = [], 0
@@ -110,8 +110,8 @@ def tag_ogg(content: bytes, texts: Mapping[str, str], vendor: str) -> bytes:
         packets = _joined(packets, page) if page.flags & 1 else packets + _packets(page)
         n_head += 1
     if len(packets) != 3 or not packets[1].startswith(VORBIS_COMMENT):
-        raise ValueError("This is no Ogg Vorbis file.")
-    # The last bit says that the comment is whole.
+        raise ValueError("This is not an Ogg Vorbis file.")
+    # The last bit marks the comment as complete.
     comment = VORBIS_COMMENT + vorbis_comments(texts, vendor) + b"\x01"
     first = replace(pages[0], flags=2, position=0)
     rest = pages[n_head:]
@@ -125,7 +125,7 @@ def _ogg_pages(content: bytes) -> Iterator[_Page]:
     while at + OGG_HEAD.size <= len(content):
         mark, _, flags, position, _, _, _, n_laces = OGG_HEAD.unpack_from(content, at)
         if mark != b"OggS":
-            raise ValueError("This is no Ogg file.")
+            raise ValueError("This is not an Ogg file.")
         at += OGG_HEAD.size
         laces = content[at : at + n_laces]
         at += n_laces
@@ -134,7 +134,7 @@ def _ogg_pages(content: bytes) -> Iterator[_Page]:
 
 
 def _packets(page: _Page) -> list[bytes]:
-    """The packets of a page; the last may go on in the next."""
+    """The packets of a page; the last may continue on the next."""
     packets, at, size = [], 0, 0
     for index, lace in enumerate(page.laces):
         size += lace
@@ -150,7 +150,7 @@ def _joined(packets: list[bytes], page: _Page) -> list[bytes]:
 
 
 def _pages_of(packets: list[bytes]) -> list[_Page]:
-    """Pages of header packets, which end where the last of them does."""
+    """The pages of header packets, which end where the last packet does."""
     laces = b"".join(
         bytes([LACE]) * (len(packet) // LACE) + bytes([len(packet) % LACE]) for packet in packets
     )
@@ -180,7 +180,7 @@ _CRC = _ogg_crc_table()
 
 
 def _ogg_crc(page: bytes) -> int:
-    """Ogg's checksum, which no library here has: a polynomial as of zlib, its bits in order."""
+    """Ogg's checksum, which no library here has: zlib's polynomial without bit reflection."""
     rest = 0
     for byte in page:
         rest = (rest << 8 & 0xFFFF_FFFF) ^ _CRC[rest >> 24 ^ byte]

@@ -1,4 +1,4 @@
-"""What an array must be to be taken for a waveform."""
+"""Checks that an array is a valid waveform."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 def check_waveform(waveform: np.ndarray) -> None:
-    """Raises a ValueError unless it is `[C, N]`, with at least a sample and none that is NaN or
-    infinite."""
+    """Raises a ValueError unless it is `[C, N]`, with at least one sample and no NaN or infinite
+    samples."""
     check_shape(waveform)
     if not np.isfinite(waveform).all():
         raise ValueError("The waveform has NaN or infinite samples.")
 
 
 def check_shape(waveform: np.ndarray) -> None:
-    """Raises a ValueError unless it is `[C, N]` with at least a sample."""
+    """Raises a ValueError unless it is `[C, N]` with at least one sample."""
     if waveform.ndim != 2 or waveform.size == 0:
-        raise ValueError(f"A waveform is [C, N] with at least a sample, not {waveform.shape}.")
+        raise ValueError(f"A waveform is [C, N] with at least one sample, not {waveform.shape}.")

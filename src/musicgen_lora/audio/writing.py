@@ -1,6 +1,6 @@
-"""Sound files as other programs expect them: level, format, tempo and key inside, and their names.
+"""Sound files as other programs expect them: level, format, embedded tempo and key, file names.
 
-Peaks beyond full scale are scaled, never clamped. A sound of the same samples and facts is the same
+Peaks beyond full scale are scaled down, never clipped. The same samples and facts give the same
 file, byte for byte, so that writing it again changes nothing.
 """
 
@@ -34,14 +34,14 @@ CEILING_DB = -0.1
 CEILING = 10.0 ** (CEILING_DB / 20.0)
 """Highest peak that is written or played, as an amplitude."""
 LOSSY_LEVEL = 0.1
-"""libsndfile's scale, 0 is an encoder's best."""
+"""On libsndfile's scale, where 0 is the best quality."""
 NAME_WORDS = 3
 SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "the", "to", "with", "bpm"}
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How libsndfile calls a format, and its files' extension."""
+    """libsndfile's names for a format, and its file extension."""
 
     container: str
     subtype: str
@@ -61,15 +61,15 @@ FORMATS: Mapping[Format, _Kind] = {
 
 @dataclass(frozen=True)
 class SoundFacts:
-    """What a file says of its sound.
+    """What a file says about its sound.
 
     Args:
         title: a few words, such as the prompt.
         comment: how it was made.
-        bpm: quarter notes a minute; None where it has no tempo to state.
+        bpm: quarter notes per minute; None if it has no tempo to state.
         key: as players write it, such as "C#m"; "" for none.
         root_pitch_class: of the key, 0 (C) to 11 (B).
-        n_bars: bars of 4/4 that a loop is long; None for what is no loop.
+        n_bars: length of a loop in bars of 4/4; None if it isn't a loop.
     """
 
     title: str
@@ -82,20 +82,20 @@ class SoundFacts:
 
 
 def check_format(name: Format, sample_rate: int) -> None:
-    """Raises a UserError where libsndfile can't write a format at a rate."""
+    """Raises a UserError if libsndfile can't write a format at a sample rate."""
     kind = FORMATS[name]
     there = soundfile.available_formats()
     if kind.container not in there:
         known = [other for other, its in FORMATS.items() if its.container in there]
         raise UserError(
             f"--format {name}: the libsndfile here ({soundfile.__libsndfile_version__}) can't "
-            f"write it; it writes {', '.join(known)}."
+            f"write it; choose one of {', '.join(known)}."
         )
     try:
         _encoded(np.zeros((1, 1), dtype=np.float32), sample_rate, kind)
     except (soundfile.LibsndfileError, ValueError) as error:
         raise UserError(
-            f"--format {name}: can't hold {sample_rate} Hz ({error}); take wav or flac."
+            f"--format {name}: can't hold {sample_rate} Hz ({error}); use wav or flac."
         ) from error
 
 
@@ -107,8 +107,8 @@ def sound_bytes(
     *,
     ceiling_db: float = CEILING_DB,
 ) -> bytes:
-    """A file of `[C, N]`, turned down where its peaks are beyond the ceiling; see `levelled` for
-    the gain."""
+    """`[C, N]` as the bytes of a file, turned down if its peaks exceed the ceiling; see `levelled`
+    for the gain."""
     samples, _ = levelled(waveform, sample_rate, ceiling_db=ceiling_db)
     content = _encoded(samples, sample_rate, FORMATS[kind])
     if facts is None:
@@ -132,7 +132,7 @@ def levelled(
     """Brings `[C, N]` to a loudness as far as its peaks allow, and below a ceiling in any case.
 
     Returns:
-        The waveform, and the gain in dB that it was given.
+        The waveform, and the gain in dB that was applied.
     """
     peak = float(np.abs(waveform).max(initial=0.0))
     room_db = ceiling_db - 20.0 * math.log10(peak) if peak > 0.0 else 0.0
@@ -147,8 +147,8 @@ def levelled(
 
 
 def _steps(waveform: np.ndarray, subtype: str) -> np.ndarray:
-    """Samples as whole steps where a format has them, so that what was read from such a file is
-    written as it was: libsndfile multiplies by a step less than it divides by."""
+    """Samples as integers for formats that have them, so that audio read from such a file is
+    written back unchanged: libsndfile multiplies by one step less than it divides by."""
     bits = {"PCM_16": 16, "PCM_24": 24}.get(subtype)
     if bits is None:
         return waveform
@@ -204,10 +204,10 @@ def _stated(facts: SoundFacts, bpm_name: str, key_name: str) -> dict[str, str]:
 
 
 def pack_name(words: str, *, bpm: float | None = None, key: str = "") -> str:
-    """A name as sample packs have them, without number and extension: `Dark_Trap_140bpm_C#min`.
+    """A name in the style of sample packs, without number and extension: `Dark_Trap_140bpm_C#min`.
 
     Args:
-        words: what it is; a few of them that are plain letters are taken, and no numbers, which
+        words: a description; the first few that are plain letters are used, but no numbers, which
             hosts would read as a tempo.
         key: its short name, such as "C#min".
     """
@@ -220,7 +220,7 @@ def pack_name(words: str, *, bpm: float | None = None, key: str = "") -> str:
 
 
 def free_stem(folder: Path, name: str) -> str:
-    """`name` with the first number, `_01` and so on, that no file of a folder has."""
+    """`name` with the first number, `_01` and so on, that no file in a folder has."""
     taken = {path.stem for path in folder.glob(f"{glob_escape(name)}_*")}
     number = 1
     while f"{name}_{number:02d}" in taken:
