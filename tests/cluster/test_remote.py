@@ -42,7 +42,7 @@ def test_shards_are_made_where_the_audio_is_and_trained_from_here(
     upload(data, url)
     settings = TokeniseSettings(data_dir=Path(url), model_path=str(tiny_model_dir))
     tokenise_dataset(settings)
-    assert "5 clips encoded, 0 were there" in capfd.readouterr().out
+    assert "5 clips encoded, 0 already there" in capfd.readouterr().out
     # The same shards as of a folder, byte for byte.
     tokenise_dataset(TokeniseSettings(data_dir=data, model_path=str(tiny_model_dir)))
     far = Remote(url)
@@ -56,7 +56,7 @@ def test_shards_are_made_where_the_audio_is_and_trained_from_here(
     with monkeypatch.context() as patch:
         patch.setattr(remote, "make_remote_shard", None)
         tokenise_dataset(settings)
-    assert "0 clips encoded, 5 were there" in capfd.readouterr().out
+    assert "0 clips encoded, 5 already there" in capfd.readouterr().out
     runs = [
         train_lora(tiny_settings(tiny_model_dir, Path(place), tmp_path / name, max_steps=2))
         for name, place in (("far", url), ("near", str(data)))

@@ -133,7 +133,7 @@ def test_what_an_entry_says_arrives(shared_data: Path) -> None:
     assert held.split == "validation"
     assert len({whole.name, window.name, held.name}) == 3
     parts = load_dataset(shared_data)
-    assert parts_sentence(parts).startswith("1 clip of them: parts of files")
+    assert parts_sentence(parts).startswith("Parts of files (start_s and")
     assert parts_sentence(parts[:1]) == ""
 
 

@@ -284,7 +284,7 @@ def test_a_clip_that_was_cut_off_is_named_unless_its_entry_says_what_is_left(
     data = make_dataset(tmp_path, [1.0, 1.0])
     cut = data / "train" / "beat1.wav"
     cut.write_bytes(cut.read_bytes()[:-RATE])
-    with pytest.raises(AudioError, match=r"beat1\.wav: is cut off, 0\.5 s of 1\.0 s are there"):
+    with pytest.raises(AudioError, match=r"beat1\.wav: is cut off, only 0\.5 of 1\.0 s are left"):
         tokenise(data, model)
     entries = read_metadata(data)
     entries[1] |= {"start_s": 0.1, "duration_s": 0.4}

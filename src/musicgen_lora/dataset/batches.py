@@ -1,8 +1,7 @@
-"""From token shards to training batches: windows, captions, dropped conditions, order.
+"""From token shards to training batches: windows, captions, condition dropout, order.
 
-Every draw (order, window, caption variant, dropped condition) is a function of (seed, epoch,
-clip) alone. So resuming needs one integer, the step, and any number of processes sees the same
-samples.
+Every draw (order, window, caption variant, dropped condition) depends only on (seed, epoch, clip).
+So resuming needs one integer, the step, and any number of processes sees the same samples.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
     from musicgen_lora.dataset.tokens import TokenStore
 
 DRAWS_VERSION = 3
-"""Version of how order, windows and dropout follow from the seed: a run that began with another way
-of drawing cannot go on as if it were unbroken."""
+"""Version of how order, windows and dropout follow from the seed: a run that began with another
+version can't be resumed as if uninterrupted."""
 GROUPED_STEPS = 16
-"""Steps whose clips are sorted by length together."""
+"""Number of steps whose clips are sorted by length together."""
 GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 
 
@@ -40,8 +39,8 @@ class Batch:
         codes: `[B, K, T]` int64, zero past a clip's end.
         n_frames: `[B]` true lengths.
         captions: B of them; None is the null condition.
-        melodies: `[B, M]` pitch classes, zero for the null condition; None for all of them, or
-            where the model takes no melody.
+        melodies: `[B, M]` pitch classes, zero for the null condition; None if all are null or the
+            model takes no melody.
     """
 
     codes: torch.Tensor
@@ -51,13 +50,13 @@ class Batch:
 
 
 class Window(NamedTuple):
-    """A stretch of a clip: a sample to train on, or one to measure on.
+    """A stretch of a clip: a sample for training or validation.
 
     Args:
         codes: `[T, K]`.
         caption: of the clip; None is the null condition.
-        melody: `[M]` pitch classes of this stretch, zero for the null condition; None where the
-            model takes no melody.
+        melody: `[M]` pitch classes of this stretch, zero for the null condition; None if the model
+            takes no melody.
     """
 
     codes: np.ndarray
@@ -67,12 +66,12 @@ class Window(NamedTuple):
 
 
 class WindowDraw(NamedTuple):
-    """What chance decides of a sample.
+    """The random choices for a sample.
 
     Args:
         start: the window's first frame in the clip.
-        caption: which of the clip's captions it has; None for the null condition.
-        drops_melody: whether its melody is dropped, apart from the caption.
+        caption: index of its caption among the clip's; None for the null condition.
+        drops_melody: whether its melody is dropped, independently of the caption.
     """
 
     start: int
@@ -85,8 +84,8 @@ class WindowSampler:
     """How training windows are drawn.
 
     Args:
-        n_frames: of a window, cut in token space at a random place; shorter clips are whole.
-        condition_dropout: share of samples whose caption is dropped, as guidance needs it.
+        n_frames: of a window, cut in token space at a random place; shorter clips are used whole.
+        condition_dropout: share of samples whose caption is dropped, which guidance requires.
         melody_dropout: share of samples whose melody is dropped, whether or not the caption is.
     """
 
@@ -96,12 +95,12 @@ class WindowSampler:
     melody_dropout: float = 0.0
 
     def draw(self, epoch: int, clip: int, *, spare_frames: int, n_captions: int) -> WindowDraw:
-        """Draws a clip's window of an epoch.
+        """Draws a clip's window for an epoch.
 
         Args:
             epoch: decides the draw, together with the seed and the clip.
-            clip: its row among those trained on.
-            spare_frames: by how many frames the clip is longer than the window.
+            clip: its row among the training clips.
+            spare_frames: how many frames longer the clip is than the window.
         """
         rng = np.random.default_rng(seed_of("window", self.seed, epoch, clip))
         start = int(rng.integers(max(0, spare_frames) + 1))
@@ -114,8 +113,8 @@ class ClipDataset(Dataset[Window]):
     """Training windows of a dataset.
 
     Args:
-        frame_rate: codec frames a second, by which windows of clips whose tempo is known begin on
-            one of their bar lines; None lets all begin anywhere.
+        frame_rate: codec frames per second; with it, windows of clips whose tempo is known begin on
+            a bar line. None lets all begin anywhere.
     """
 
     def __init__(
@@ -132,7 +131,7 @@ class ClipDataset(Dataset[Window]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch's draws the samples show."""
+        """Sets the epoch whose draws decide the samples."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -157,27 +156,29 @@ class ClipDataset(Dataset[Window]):
         return Window(codes, caption, clip.source, melody)
 
     def n_frames(self) -> np.ndarray:
-        """Length of each clip's windows in frames, `[clips]`."""
+        """The length of each clip's windows in frames, `[clips]`."""
         return np.minimum(self._codes.n_frames, self._sampler.n_frames)
 
     def names(self, indices: Sequence[int]) -> list[str]:
-        """Names of clips, for messages."""
+        """The names of clips, for messages."""
         return [self._clips[index].name for index in indices]
 
 
 def epoch_order(n_clips: int, seed: int, epoch: int) -> np.ndarray:
-    """Permutation of the clips, a function of (seed, epoch)."""
+    """A permutation of the clips that depends only on (seed, epoch)."""
     return np.random.default_rng(seed_of("order", seed, epoch)).permutation(n_clips)
 
 
 def grouped_order(lengths: np.ndarray, seed: int, epoch: int, per_step: int) -> np.ndarray:
-    """Permutation of the clips in which each run of `per_step`, a step's clips, has like lengths.
+    """A permutation of the clips in which each group of `per_step`, a step's clips, has similar
+    lengths.
 
-    The clips of `GROUPED_STEPS` steps at a time are taken off `epoch_order`, sorted and cut into
-    steps, and the steps' order is drawn again. A function of (lengths, seed, epoch, per_step).
+    The clips of `GROUPED_STEPS` steps at a time are taken from `epoch_order`, sorted by length and
+    split into steps, and the steps are shuffled. It depends only on (lengths, seed, epoch,
+    per_step).
 
     Args:
-        per_step: clips of a step; an epoch's last step may have fewer.
+        per_step: clips per step; an epoch's last step may have fewer.
     """
     order = epoch_order(len(lengths), seed, epoch)
     rng = np.random.default_rng(seed_of("groups", seed, epoch, per_step))
@@ -200,11 +201,11 @@ def fixed_windows(
     max_windows: int | None = None,
     melodies: Melodies | None = None,
 ) -> list[Window]:
-    """Validation windows: each clip cut end to end, nothing random.
+    """Validation windows: each clip is cut from end to end, with nothing random.
 
     Args:
-        min_frames: shorter rests of clips are left out.
-        max_windows: at most so many are taken, spread over clips and places in them; None takes
+        min_frames: shorter remainders of clips are left out.
+        max_windows: most windows to take, spread over the clips and over each clip; None takes
             all.
     """
     counts = np.maximum(0, (codes.n_frames - min_frames) // max_frames + 1)
@@ -218,11 +219,12 @@ def fixed_windows(
 
 
 def _spread(counts: np.ndarray, limit: int | None) -> list[tuple[int, int]]:
-    """`(clip, place in it)` of at most `limit` windows of clips that have `counts` each, `[clips]`.
+    """Picks at most `limit` windows, as `(clip, place in it)`, from clips with `counts` windows
+    each, `[clips]`.
 
-    A clip gets its share of the windows to within one. Which clips get one more, and where in a
-    clip its windows lie, goes by the golden ratio: with steps of an even width, clips of regular
-    lengths would give their first windows alone, or some of them none.
+    Each clip gets its share of the windows to within one. The golden ratio decides which clips get
+    one more and where a clip's windows lie: with evenly spaced steps, clips of regular lengths
+    might give only their first windows, or none.
     """
     total = int(counts.sum())
     n_taken = total if limit is None else min(limit, total)
@@ -238,8 +240,8 @@ def _spread(counts: np.ndarray, limit: int | None) -> list[tuple[int, int]]:
 
 
 def collate(windows: Sequence[Window]) -> Batch:
-    """Pads windows to a batch. The padding is masked from the loss by `n_frames`, and comes last,
-    where causal attention never looks back from. All windows have a melody, or none has."""
+    """Pads windows to a batch. `n_frames` masks the padding in the loss, and it comes last, where
+    causal attention from real frames never sees it. All windows have a melody, or none has."""
     lengths = [len(window.codes) for window in windows]
     codes = np.zeros((len(windows), windows[0].codes.shape[1], max(lengths)), dtype=np.int64)
     for row, window in zip(codes, windows, strict=True):

@@ -1,13 +1,13 @@
-"""Caches that spare a large dataset's start: tables on the disk, and the states of audio files.
+"""Caches that speed up the start with a large dataset: tables on disk, and states of audio files.
 
-A table is a file: the SHA-256 of what follows, in hex, and an Arrow table that carries the key of
-what it was made of. Nothing is lost with such a file: whoever finds none makes the table again.
+A table is a file: the SHA-256 of the rest in hex, then an Arrow table that carries the key of what
+it was made from. Deleting such a file loses nothing: the table is made again.
 
-A file's state tells whether it is still the one that was read. Size and time of modification alone
-don't: archives and copying tools set the time to what they like. The time of the file's last change
-of any kind is the system's own, and the inode is another where a file was put in another's place.
-What remains: a file system that keeps neither, and a change within the tick of the clock (some
-milliseconds) in which the file was looked at.
+A file's state tells whether it is still the one that was read. Size and modification time alone
+don't: archives and copying tools set that time freely. The change time (ctime) is set by the system
+alone, and the inode differs if another file was put in its place. Two gaps remain: a file system
+that keeps neither, and a change within the same clock tick (some milliseconds) in which the state
+was read.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ MAX_BYTES = 4 << 30
 _DIGEST_BYTES = 64
 _KEY = b"made_of"
 compute: Any = pyarrow.compute
-"""Whose functions are made when it is imported, unseen by a type checker."""
+"""Its functions are created at import, so a type checker doesn't see them."""
 LOOKS, LOOKED_AT = 16, 1_000
-"""Looks at files at once, and files of each: a network drive takes its time to answer."""
+"""Threads that stat files, and files per task: a network drive answers slowly."""
 STATE = pa.schema(
     {
         "size_bytes": pa.int64(),
@@ -44,12 +44,12 @@ STATE = pa.schema(
         "inode": pa.int64(),
     }
 )
-"""What is looked at of a file. (Where a system has inodes of 128 bits, the lower 63.)"""
+"""A file's state. (Of 128-bit inodes, which some systems have, the lower 63 bits.)"""
 
 
 def read_table(path: Path, key: str, schema: pa.Schema) -> pa.Table | None:
-    """The table that was kept under a key, in memory; None where there is none, it is damaged, or
-    it was made of something else."""
+    """The table that was kept under a key, in memory; None if there is none, it is damaged, or it
+    was made from something else."""
     try:
         content = memoryview(read_bytes(path, MAX_BYTES))
     except UserError:
@@ -59,7 +59,7 @@ def read_table(path: Path, key: str, schema: pa.Schema) -> pa.Table | None:
         return None
     try:
         table = pa.ipc.open_file(pa.py_buffer(body)).read_all()
-        # What another program wrote under a true digest must not lead out of the memory.
+        # A table from another program, though its digest is right, must not read out of bounds.
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError):
         return None
@@ -69,7 +69,7 @@ def read_table(path: Path, key: str, schema: pa.Schema) -> pa.Table | None:
 
 
 def keep_table(path: Path, key: str, table: pa.Table) -> None:
-    """Keeps a table for `read_table`, whole or not at all. Several processes may do so at once."""
+    """Keeps a table for `read_table`, whole or not at all. Concurrent processes are fine."""
     table = table.replace_schema_metadata({_KEY: key.encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
@@ -81,7 +81,7 @@ def keep_table(path: Path, key: str, table: pa.Table) -> None:
             file.write(hashlib.sha256(body).hexdigest().encode())
             file.write(body)
 
-    # A folder that can't be written to, or a full disk, makes the next start slower: no more.
+    # A read-only folder or a full disk only makes the next start slower.
     with suppress(OSError, RunError):
         atomic.write_file(path, write)
 
@@ -89,19 +89,19 @@ def keep_table(path: Path, key: str, table: pa.Table) -> None:
 def states_of_files(
     audio: pa.StringArray, where: Callable[[str], str], root: Path
 ) -> list[pa.Array]:
-    """The files' states, a column each of `STATE`.
+    """The files' states, one array for each column of `STATE`.
 
     Args:
-        audio: paths as the metadata has them.
-        where: says for messages where the metadata lists a path.
+        audio: paths as in the metadata.
+        where: returns where the metadata lists a path, for messages.
         root: the dataset's folder, resolved.
 
     Raises:
-        UserError: one is missing or outside the folder.
+        UserError: a file is missing or outside the folder.
     """
     coded = audio.dictionary_encode()
     names, states = coded.dictionary, []
-    # Whatever any system splits paths at.
+    # The path separators of all systems.
     folders = compute.replace_substring_regex(names, r"[^/\\:]*$", "")
     plain = [folder for folder in folders.unique().to_pylist() if _is_plain(folder, root)]
     is_near = compute.is_in(folders, value_set=pa.array(plain, pa.string()))
@@ -129,7 +129,7 @@ def _state(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def _is_plain(folder: str, root: Path) -> bool:
-    """Whether it is inside, and every file that lies in it is inside too, as no links are there."""
+    """Whether a folder is inside, and so are all its files because none is a link."""
     try:
         inside = (root / folder).resolve()
         if not inside.is_relative_to(root):
@@ -141,7 +141,7 @@ def _is_plain(folder: str, root: Path) -> bool:
 
 
 def _look(paths: list[str]) -> list[tuple[int, int, int, int] | None]:
-    """States of plain files, and None for all that needs a closer look."""
+    """States of plain files, and None for paths that need a closer look."""
     found = []
     for path in paths:
         try:
@@ -154,7 +154,7 @@ def _look(paths: list[str]) -> list[tuple[int, int, int, int] | None]:
 
 
 def _resolved(audio: str, root: Path) -> Path:
-    """The file, links followed.
+    """The file, with links resolved.
 
     Raises:
         UserError: it is not usable.
@@ -167,7 +167,7 @@ def _resolved(audio: str, root: Path) -> Path:
         raise UserError(f"{audio} points outside the data folder.")
     if not file.is_file():
         raise UserError(
-            f"{audio} does not exist in {root}; prepare makes it again from the folder with its "
-            'source, or take the clip out ("skip": true in its entry).'
+            f"{audio} does not exist in {root}; run prepare again on the folder with its source, "
+            'or take the clip out ("skip": true in its entry).'
         )
     return file

@@ -1,6 +1,6 @@
-"""How captions say tempo and key: written by `prepare`, said again by prompts that ask for them.
+"""The wording of tempo and key in captions that `prepare` writes and in prompts that ask for them.
 
-A model obeys the words that it was trained on, so both sides take them from here.
+A model follows the words that it was trained on, so both sides take them from here.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ BPM_RANGE = (20.0, 400.0)
 
 
 def normalise_bpm(value: object) -> float | None:
-    """A tempo given as 140, "140", "140.5 BPM" or "140,5"; None for anything else, and outside
-    20 to 400 (0 is what many programs write for "unknown")."""
+    """A tempo given as 140, "140", "140.5 BPM" or "140,5"; None for anything else or outside 20 to
+    400 (many programs write 0 for "unknown")."""
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d{1,3}(?:[.,]\d{1,6})?)\s*(?:bpm)?\s*", value, re.IGNORECASE)
         value = float(match[1].replace(",", ".")) if match else None
@@ -28,7 +28,7 @@ def normalise_bpm(value: object) -> float | None:
 
 
 def stated_bpm(words: str) -> float | None:
-    """The tempo that a text states in so many words, as in "140 bpm", "tempo 140" or "140 beats per
+    """The tempo that a text states explicitly, as in "140 bpm", "tempo 140" or "140 beats per
     minute"; None for none or several."""
     number = r"(\d{2,3}(?:\.\d{1,2})?)"
     before = rf"(?<![\d.]){number}[ -]?(?:bpm|beats per minute)(?![a-z])"
@@ -43,16 +43,16 @@ def named_key(words: str) -> NameKey | None:
 
 
 def stated_key(words: str) -> str | None:
-    """The key that a text surely names: "Am" alone may be English."""
+    """The key that a text certainly names: "Am" alone may be English."""
     found = named_key(words)
     return found.name if found is not None and found.is_sure else None
 
 
 def with_tempo_and_key(prompt: str, bpm: float | None, key: str | None) -> str:
-    """The prompt with a tempo and a key in the captions' words, where it doesn't say them itself.
+    """The prompt with a tempo and a key added in the captions' words, unless it states them itself.
 
     Raises:
-        UserError: it says another.
+        UserError: it states a different one.
     """
     said_bpm = stated_bpm(prompt)
     if bpm is not None and said_bpm is not None and abs(said_bpm - bpm) > 0.5:
@@ -66,7 +66,7 @@ def with_tempo_and_key(prompt: str, bpm: float | None, key: str | None) -> str:
         )
     parts = [prompt.rstrip(" .,")]
     if bpm is not None and said_bpm is None:
-        # Whole numbers are what captions have.
+        # Captions have whole numbers.
         parts.append(BPM_WORDS[0].format(bpm=f"{round(bpm)}"))
     if key is not None and said_key is None:
         parts.append(KEY_WORDS[0].format(key=key))

@@ -1,7 +1,7 @@
-"""What a clip is known by: its file's SHA-256, and its window where it is part of the file.
+"""A clip's id: its file's SHA-256, plus its window if it is part of the file.
 
-Names, captions and splits are not in it. Hashes of files are remembered with the state that the
-files were in, so that a second run does not read the audio again.
+Names, captions and splits are not part of it. Hashes are cached with the files' states, so that a
+second run does not read the audio again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from musicgen_lora.dataset.metadata import Clip, Clips, compute
 HASHES_FILE = "hashes.arrow"
 HASHES_VERSION = "2"
 HASHES = pa.schema([("audio", pa.string()), *STATE, ("sha256", pa.string())])
-"""Columns of the table of remembered hashes: an audio file, its state when it was read, its
-hash."""
+"""Columns of the hash cache: an audio file, its state when it was read, its hash."""
 
 
 def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
-    """Ids of clips. File hashes are remembered by the files' states (those of the moment when the
-    dataset was loaded), so that a second run does not read the audio again."""
+    """Ids of clips. File hashes are cached with the files' states when the dataset was loaded, so
+    that a second run does not read the audio again."""
     clips = Clips.of(clips)
     kept = _read_hashes(data_dir)
     known = _known_files(clips, kept)
@@ -60,14 +59,14 @@ def _read_hashes(data_dir: Path) -> pa.Table:
 
 
 def _known_files(clips: Clips, kept: pa.Table) -> pa.Table:
-    """State and hash that are remembered of each clip's file; nulls where there are none."""
+    """Cached state and hash of each clip's file; nulls where there are none."""
     rows = compute.index_in(clips.column("audio"), value_set=kept["audio"])
     return kept.drop_columns("audio").take(rows)
 
 
 def kept_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
-    """Ids of clips from the hashes that are remembered, whatever their files are by now; a clip
-    without one gets an id that no shard holds."""
+    """Ids of clips from the cached hashes, even if their files have changed since; a clip without a
+    hash gets an id that no shard holds."""
     clips = Clips.of(clips)
     hashes = _known_files(clips, _read_hashes(data_dir))["sha256"].fill_null("").to_pylist()
     return list(map(operator.add, hashes, clips.window_names()))

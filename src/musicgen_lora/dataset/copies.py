@@ -1,7 +1,7 @@
-"""Clips of the same audio under several names: they are of one source, whatever the metadata says.
+"""Clips of the same audio under several names: they have one source, whatever the metadata says.
 
-`prepare` leaves copies out; a metadata file that was written by hand may well list them, and a clip
-that is trained on and held out as well makes the held-out loss a lie.
+`prepare` leaves copies out, but metadata written by hand may list them, and a clip that is both
+trained on and held out makes the held-out loss wrong.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from musicgen_lora.dataset.metadata import Clip, Clips
 
 
 def join_copies(clips: Sequence[Clip], ids: Sequence[str]) -> tuple[Clips, list[str]]:
-    """Clips whose sources are one where they have a clip in common.
+    """Joins sources that have a clip in common.
 
     Args:
         ids: of the clips, see `clip_ids`.
 
     Returns:
-        The clips, in their order; and names of those whose audio an earlier one has.
+        The clips in order, and the names of those whose audio an earlier clip has.
     """
     clips = Clips.of(clips)
     if len(set(ids)) == len(ids):

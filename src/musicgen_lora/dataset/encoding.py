@@ -1,8 +1,8 @@
 """From audio to token shards: what a shard holds, how its clips are encoded, how it is written.
 
-A shard is the unit of work: of clips that are planned once, named by the hash of what it holds,
-written aside and renamed. Which of a shard's files can't be used is found out and told, and costs
-no other clip.
+A shard is the unit of work: its clips are planned once, it is named by the hash of its contents,
+written to a temporary file and renamed. Files that can't be used are reported, and cost no other
+clip of the shard.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from musicgen_lora.runtime.allocator import keep_freed_memory
 from musicgen_lora.runtime.pool import torch_threads
 
 CLIPS_PER_SHARD = 250
-"""Clips of a shard; an interruption costs no more than these."""
+"""Clips per shard; an interruption loses no more than these."""
 BATCH_S = 60.0
-"""Seconds of audio that a GPU encodes together."""
+"""Seconds of audio that a GPU encodes at once."""
 GPU_READERS = 2
 
 
@@ -42,7 +42,7 @@ class UnencodedClips(AudioError):
     """Clips that could not be encoded; all others were.
 
     Args:
-        reasons: by the clips' names, each with its file.
+        reasons: by the clips' names; each names the file.
     """
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
@@ -52,7 +52,7 @@ class UnencodedClips(AudioError):
             super().__init__(first)
         else:
             super().__init__(
-                f"{len(self.reasons)} clips can't be encoded, all others are; replace their files, "
+                f"{len(self.reasons)} clips can't be encoded (all others are); replace their files "
                 f'or take them out ("skip": true in their entries). The first: {first}'
             )
 
@@ -63,7 +63,7 @@ class Encoded:
 
     Args:
         codes: `[T, K]` uint16 each.
-        reasons: why others could not be, by their ids.
+        reasons: why other clips could not be encoded, by their ids.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Encoded:
 
     @classmethod
     def joined(cls, parts: Sequence[Encoded]) -> Encoded:
-        """Those of parts of a shard, one after the other."""
+        """The parts of a shard joined in order."""
         whole = cls()
         for part in parts:
             whole.ids.extend(part.ids)
@@ -81,16 +81,16 @@ class Encoded:
         return whole
 
     def write(self, folder: Path) -> None:
-        """Writes the shard, where there is a clip to hold."""
+        """Writes the shard, unless it has no clips."""
         if self.ids:
             write_shard(folder, self.ids, self.codes)
 
 
 class ShardPlan(Sequence[list[tuple[str, Clip]]]):
-    """Clips that shards are to be made of, (id, clip) each, a shard's at a time.
+    """The clips to encode, as one list of (id, clip) per shard.
 
     Args:
-        rows: of the clips to encode; of copies, one.
+        rows: of the clips to encode; copies are encoded once.
     """
 
     def __init__(self, clips: Sequence[Clip], ids: Sequence[str], rows: Sequence[int]) -> None:
@@ -120,7 +120,7 @@ class ShardPlan(Sequence[list[tuple[str, Clip]]]):
 
 
 Encode = Callable[[ShardPlan, BaseModel, Path, OnStep], dict[str, str]]
-"""Makes the shards of a plan in a folder, as `encode_here`."""
+"""Makes the shards of a plan in a folder, like `encode_here`."""
 
 
 def encode_here(plan: ShardPlan, model: BaseModel, folder: Path, on_clip: OnStep) -> dict[str, str]:
@@ -145,9 +145,9 @@ def _add(on_clip: OnStep, before: int, total: int, n: int) -> None:
 
 @contextmanager
 def encoders(model: BaseModel) -> Iterator[ThreadPoolExecutor]:
-    """Starts the threads that encode. On a CPU there are as many as torch uses, and torch computes
-    with one in each of them: a clip's layers are too small to share. A GPU is used where there is
-    one; then a few threads read files while it works, and the codec comes back from it at the end.
+    """Starts the threads that encode. On a CPU there are as many as torch uses, each with torch
+    limited to one: a clip's layers are too small to share. A GPU is used if there is one; then a
+    few threads read files while it works, and the codec is moved back from it at the end.
     """
     codec = model.codec.module
     home = codec.device
@@ -173,7 +173,7 @@ def encode_shard(
     """Encodes the clips of a shard, (id, clip) each, and writes it.
 
     Returns:
-        Why clips could not be encoded, by their ids; the shard is of the others.
+        Why clips could not be encoded, by their ids; the shard holds the others.
     """
     encoded = encode_rows(rows, model, pool, on_clip)
     encoded.write(folder)
@@ -186,7 +186,7 @@ def encode_rows(
     pool: ThreadPoolExecutor,
     on_clip: Callable[[int], None],
 ) -> Encoded:
-    """Encodes clips, (id, clip) each, of which a GPU takes those of like lengths together."""
+    """Encodes clips, (id, clip) each; a GPU takes clips of similar lengths in batches."""
     device = model.codec.module.device
     batches = [[row] for row in rows] if device.type == "cpu" else _like_lengths(rows)
     futures = [pool.submit(_encode_batch, [clip for _, clip in batch], model) for batch in batches]
@@ -195,7 +195,7 @@ def encode_rows(
         found.update(zip((clip_id for clip_id, _ in batch), future.result(), strict=True))
         on_clip(len(found))
     encoded = Encoded()
-    # In the plan's order, whatever was encoded first.
+    # In the plan's order, regardless of the order of encoding.
     for clip_id, _ in rows:
         codes = found[clip_id]
         if isinstance(codes, AudioError):
@@ -217,7 +217,7 @@ def _encode_batch(clips: Sequence[Clip], model: BaseModel) -> Sequence[np.ndarra
 
 
 def _like_lengths(rows: Sequence[tuple[str, Clip]]) -> list[list[tuple[str, Clip]]]:
-    """Batches of clips of like lengths, up to `BATCH_S` seconds of audio in each."""
+    """Batches of clips of similar lengths, with up to `BATCH_S` seconds of audio in each."""
     lengths = {clip_id: _length_s(clip) for clip_id, clip in rows}
     batches: list[list[tuple[str, Clip]]] = []
     for row in sorted(rows, key=lambda row: lengths[row[0]]):
@@ -230,7 +230,7 @@ def _like_lengths(rows: Sequence[tuple[str, Clip]]) -> list[list[tuple[str, Clip
 
 
 def _length_s(clip: Clip) -> float:
-    """Seconds of a clip; 0 where its file can't be read, which its encoding tells."""
+    """Seconds of a clip; 0 if its file can't be read, which encoding will report."""
     try:
         return clip.duration_s or probe(clip.path).duration_s - clip.start_s
     except AudioError:
@@ -244,8 +244,8 @@ def encode_clips(clips: Sequence[Clip], model: BaseModel) -> list[np.ndarray]:
 
 
 def _read_whole(clip: Clip, sample_rate: int) -> np.ndarray:
-    """A clip's sound, `[C, N]`; an AudioError where its file was cut off before the clip's end, as
-    by a copy of the dataset that broke off."""
+    """A clip's audio, `[C, N]`; raises an AudioError if its file was cut off before the clip's end,
+    as by an interrupted copy of the dataset."""
     with AudioStream(clip.path) as stream:
         waveform = read_stretch(
             stream, sample_rate, start_s=clip.start_s, duration_s=clip.duration_s
@@ -254,7 +254,7 @@ def _read_whole(clip: Clip, sample_rate: int) -> np.ndarray:
     length_s = waveform.shape[1] / sample_rate
     if ends_early(length_s, min(told_s, clip.duration_s or MAX_READ_S)):
         raise AudioError(
-            f"{clip.path}: is cut off, {length_s:.1f} s of {told_s:.1f} s are there; copy it "
+            f"{clip.path}: is cut off, only {length_s:.1f} of {told_s:.1f} s are left; copy it "
             f'again, or give its entry "start_s": {clip.start_s:g} and a "duration_s" up to there.'
         )
     return waveform
@@ -264,7 +264,7 @@ def write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:
     """Writes a shard.
 
     Args:
-        folder: of a codec, named by its fingerprint.
+        folder: the codec's, named by its fingerprint.
         codes: of the clips, `[T, K]` uint16 each.
     """
     name = shard_name(folder, ids)
@@ -282,5 +282,5 @@ def write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:
 
 
 def shard_name(folder: Path, ids: Sequence[str]) -> str:
-    """The name of the shard of these clips, in the folder of a codec."""
+    """The name of the shard with these clips, in a codec's folder."""
     return hashlib.sha256("\n".join([folder.name, *ids]).encode()).hexdigest()[:24]

@@ -1,7 +1,7 @@
-"""The melodies of clips, for melody models: heard in the very window whose codes are trained on.
+"""Melodies for melody models, extracted from exactly the window whose codes are trained on.
 
-A melody is computed when its window is drawn, and not kept: that takes milliseconds, and the
-chroma's frames don't divide the codec's, so those of a whole clip could not be cut to a window.
+A melody is computed when its window is drawn and isn't cached: that takes milliseconds, and chroma
+frames don't align with codec frames, so a whole clip's melody could not be cut to a window.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from musicgen_lora.model.chroma import Chroma
 
 
 class Melodies:
-    """Windows of clips to melodies."""
+    """Computes the melodies of windows of clips."""
 
     def __init__(self, chroma: Chroma, frame_rate: float) -> None:
         self._chroma, self._frame_rate = chroma, frame_rate
@@ -41,6 +41,6 @@ class Melodies:
 
 
 def open_melodies(model: BaseModel) -> Melodies | None:
-    """What a model hears of clips besides their captions; None where it takes no melody."""
+    """The melodies for a model; None if it takes no melody."""
     chroma = model.chroma
     return None if chroma is None else Melodies(chroma, model.shape.frame_rate)

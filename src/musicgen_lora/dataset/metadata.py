@@ -2,7 +2,7 @@
 
 A list of `{"audio": "train/x.wav", "text": "..."}` with optional fields: `texts` (variants of
 the caption), `split`, `source`, `start_s`, `duration_s`, `bpm`, `key`, `tags`, and `skip`, which
-takes a clip out. A person edits it by hand; fields that we do not know survive.
+takes a clip out. Users edit it by hand; unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _ENTRY = fields(
         **dict.fromkeys(("audio", "text", "made_from"), _TEXT),
         "texts": or_null(many(text(1 << 20))),
         "source": either(_TEXT, real(-1e300, 1e300)),
-        # A person may have written it as text, which is told where it is used.
+        # A user may have written it as text, which is reported where it is used.
         "duration_s": either(_SECONDS, text()),
         "at_s": _SECONDS,
         "made": or_null(named(text())),
     }
 )
-"""What `prepare` goes by; all may be missing, and others be there."""
+"""The fields that `prepare` relies on; all are optional, and there may be others."""
 SCHEMA = pa.schema(
     {
         "audio": pa.string(),
@@ -59,29 +59,29 @@ SCHEMA = pa.schema(
         "entry": pa.large_string(),
     }
 )
-"""What the metadata says of a clip, as `Clip` has it."""
+"""What the metadata says about a clip, as in `Clip`."""
 CLIP_SCHEMA = pa.schema([*SCHEMA, *STATE])
-"""All of a `Clip` but its folder."""
+"""All fields of a `Clip` except its folder."""
 INDEX_VERSION = 2
-"""Raise it when the same metadata is read in another way."""
+"""Raise it when the same metadata is interpreted differently."""
 INDEXED_FROM = 1_000
-"""Clips from which on what the metadata says is kept: fewer are read in no time."""
+"""Number of clips from which the metadata is cached: fewer are read in no time."""
 
 
 class Clip(NamedTuple):
     """One entry of a dataset.
 
     Args:
-        audio: path as the metadata has it, relative to the dataset's folder.
+        audio: path as in the metadata, relative to the dataset's folder.
         texts: captions, at least one; training draws among them.
-        source: what it was cut from; a source is never on both sides of a split.
-        split: "train", "validation", or None where the metadata doesn't say.
-        duration_s: how long it is; None means to the file's end.
-        entry: the whole entry of the metadata as JSON, its names sorted.
-        size_bytes: of the file, when the dataset was loaded; None where it was not looked at.
-        mtime_ns: when its content had last been changed by then; likewise.
-        ctime_ns: when anything of it had; likewise.
-        inode: which file it was; likewise.
+        source: what it was cut from; a source is never on both sides of the split.
+        split: "train", "validation", or None if the metadata doesn't say.
+        duration_s: its length; None means to the file's end.
+        entry: the whole metadata entry as JSON, with sorted keys.
+        size_bytes: of the file when the dataset was loaded; None if files were not looked at.
+        mtime_ns: the file's modification time; likewise.
+        ctime_ns: its change time; likewise.
+        inode: its inode; likewise.
     """
 
     audio: str
@@ -104,22 +104,22 @@ class Clip(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Unique in the dataset: the path, and the window where it is part of a file."""
+        """Unique in the dataset: the path, plus the window if the clip is part of a file."""
         return self.audio + window_name(self.start_s, self.duration_s)
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The whole entry as it stands in the metadata."""
+        """The whole metadata entry."""
         return json.loads(self.entry)
 
 
 class Clips(Sequence[Clip]):
-    """Clips column by column, in Arrow: a `Clip` is made when it is looked at, since a hundred
-    thousand of them take longer to make, and to keep, than all else before the first step.
+    """Clips as Arrow columns: a `Clip` is made only when accessed, since making a hundred thousand
+    of them takes longer, and more memory, than everything else before the first step.
 
     Args:
         table: of `CLIP_SCHEMA`.
-        rows: of the table, in their order; None for all.
+        rows: rows of the table, in order; None for all.
     """
 
     def __init__(self, table: pa.Table, folder: Path, rows: np.ndarray | None = None) -> None:
@@ -128,7 +128,7 @@ class Clips(Sequence[Clip]):
 
     @classmethod
     def of(cls, clips: Sequence[Clip]) -> Clips:
-        """Clips in whatever sequence, all of one dataset."""
+        """Converts any sequence of clips from one dataset."""
         if isinstance(clips, Clips):
             return clips
         columns = {name: [getattr(clip, name) for clip in clips] for name in CLIP_SCHEMA.names}
@@ -161,9 +161,9 @@ class Clips(Sequence[Clip]):
         return Clips(self._table, self._folder, self._rows[np.asarray(rows, np.int64)])
 
     def column(self, name: str) -> Any:
-        """A field of all clips, an Arrow array."""
+        """A field of all clips as an Arrow array."""
         chunks = self._table[name]
-        # `combine_chunks` copies even one.
+        # `combine_chunks` copies even a single chunk.
         whole = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
         is_whole = len(self) == len(whole) and bool((np.diff(self._rows, prepend=-1) == 1).all())
         return whole if is_whole else whole.take(pa.array(self._rows))
@@ -181,16 +181,16 @@ class Clips(Sequence[Clip]):
 
 
 def parts_sentence(clips: Clips) -> str:
-    """Says how many clips are parts of their files, which audio left out would not tell; empty
-    where none are."""
+    """A sentence that says how many clips are parts of files, or "": otherwise nobody would notice
+    that the rest of those files is not used."""
     n = sum(map(bool, clips.window_names()))
     if not n:
         return ""
-    return f"{count(n, 'clip')} of them: parts of files, by start_s and duration_s in the metadata."
+    return f"Parts of files (start_s and duration_s in the metadata): {count(n, 'clip')}."
 
 
 def window_name(start_s: float, duration_s: float | None) -> str:
-    """What tells a part of a file from the others; "" for the whole."""
+    """What distinguishes a part of a file from other parts; "" for the whole file."""
     if start_s == 0.0 and duration_s is None:
         return ""
     return f"@{start_s:.10g}+{duration_s or 0.0:.10g}"
@@ -200,7 +200,7 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     """The raw entries of a metadata file.
 
     Raises:
-        UserError: missing, not JSON, not a list of objects, or a field that we make is of another
+        UserError: missing, not JSON, not a list of objects, or a field that we write has the wrong
             type.
     """
     entries = _parse(path, _read(path))
@@ -232,16 +232,16 @@ def load_dataset(
 ) -> Clips:
     """The clips of a dataset, checked.
 
-    What the entries of a large dataset say is kept in `tokens/`, for the very bytes of the
-    metadata: reading it from there is several times as fast. Whether the files are there, and in
-    the folder, is looked at each time.
+    The parsed entries of a large dataset are cached in `tokens/` under the hash of the metadata:
+    reading them from there is several times as fast. Every load checks that the files exist and lie
+    in the folder.
 
     Args:
-        look_at_files: False is for those who open none: see `tokens.open_tokens`.
+        look_at_files: False if the caller opens no audio, see `tokens.open_tokens`.
 
     Raises:
         UserError: no such folder; the metadata is missing or wrong; an entry lacks a field,
-            names a missing file or points outside the folder; two entries are the same clip.
+            names a missing file or one outside the folder; two entries are the same clip.
     """
     check_metadata_file(data_dir, metadata_file)
     path, root = data_dir / metadata_file, data_dir.resolve()
@@ -262,17 +262,17 @@ def load_dataset(
 
 
 def is_skipped(entry: Mapping[str, Any], where: str = "") -> bool:
-    """Whether an entry is taken out: its `skip` is true, or text that gives the reason.
+    """Whether an entry is taken out: its `skip` is true or a text with the reason.
 
     Raises:
-        UserError: it is something else; `where` begins the message.
+        UserError: it is anything else; the message begins with `where`.
     """
     skip = entry.get("skip")
     is_text = isinstance(skip, str)
     if not (skip is None or isinstance(skip, (bool, str))) or (
         is_text and skip.strip().lower() in ("true", "false", "yes", "no", "")
     ):
-        raise UserError(f'{where}"skip" must be true or false, without quotes, or say why.')
+        raise UserError(f'{where}"skip" must be true or false, without quotes, or a reason.')
     return bool(skip)
 
 
@@ -285,7 +285,7 @@ def _where(path: Path, content: bytes, audio: str) -> str:
 
 
 def _as_table(entries: list[dict[str, Any]], path: Path) -> pa.Table:
-    """What the entries say, a row each, without a look at the files."""
+    """The entries as a table, one row each, without looking at the files."""
     if not entries:
         raise UserError(f"{path}: no entries; add audio with prepare_data.py.")
     rows = [
@@ -311,7 +311,7 @@ def _row(entry: dict[str, Any], where: str) -> tuple[Any, ...]:
     if not isinstance(audio, str) or not audio:
         raise UserError(f'{where} lacks "audio", the path of its file.')
     text, variants = entry.get("text"), entry.get("texts")
-    # Who edits "text" by hand means it, whatever variants an earlier run had made of it.
+    # A "text" that was edited by hand replaces the variants that an earlier run made.
     edited = isinstance(variants, list) and text is not None and text not in variants
     texts: Any = [text] if edited or not variants else variants
     if not isinstance(texts, list) or not all(isinstance(t, str) and t.strip() for t in texts):
@@ -322,7 +322,7 @@ def _row(entry: dict[str, Any], where: str) -> tuple[Any, ...]:
         raise UserError(f'{where} ({audio}): "start_s" must be a number of seconds.')
     if duration_s is not None and (not kinds.is_number(duration_s) or not 0 < duration_s <= MAX_S):
         raise UserError(f'{where} ({audio}): "duration_s" must be a number of seconds above 0.')
-    # Without a start, the duration only tells how long the file is.
+    # Without a start, the duration is just the length of the file.
     duration_s = float(duration_s) if duration_s is not None and "start_s" in entry else None
     whole = json.dumps(entry, sort_keys=True, ensure_ascii=False)
     return audio, texts, str(entry.get("source") or audio), split, float(start_s), duration_s, whole
@@ -331,7 +331,7 @@ def _row(entry: dict[str, Any], where: str) -> tuple[Any, ...]:
 def split_clips(
     clips: Sequence[Clip], validation_fraction: float, seed: int
 ) -> tuple[Clips, Clips]:
-    """Training and validation clips, apart by source: those of `split_rows`."""
+    """The training and validation clips, split by source, see `split_rows`."""
     clips = Clips.of(clips)
     train, held_out = split_rows(clips, validation_fraction, seed)
     return clips.take(train), clips.take(held_out)
@@ -340,11 +340,11 @@ def split_clips(
 def split_rows(
     clips: Clips, validation_fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the training and of the validation clips, apart by source.
+    """Rows of the training and of the validation clips, split by source.
 
-    Splits that the metadata states are kept; sources without one are held out by the hash of
-    (seed, source), at least one of them, so that adding clips hardly moves the others. With
-    fewer than two sources, or a fraction of 0, nothing is held out.
+    Splits stated in the metadata are kept; sources without one are held out by the hash of (seed,
+    source), at least one of them, so that adding clips hardly moves the others. With fewer than
+    two sources, or a fraction of 0, nothing is held out.
 
     Raises:
         UserError: the metadata puts one source on both sides, or leaves nothing to train on.
@@ -356,8 +356,8 @@ def split_rows(
     for row, source, split in zip(rows.tolist(), *said, strict=True):
         if stated.setdefault(source, split) != split:
             raise UserError(
-                f"{clips[row].audio}: its source {source!r} is in both train and validation; the "
-                "validation loss would lie. Give all its clips one split."
+                f"{clips[row].audio}: its source {source!r} is in both train and validation, which "
+                "makes the validation loss meaningless. Give all its clips the same split."
             )
     held_out = {source for source, split in stated.items() if split == "validation"}
     open_sources = sorted(set(sources.unique().to_pylist()) - set(stated))
@@ -372,11 +372,11 @@ def split_rows(
 
 
 def held_out_bound(held_out: Clips, seed: int) -> str | None:
-    """What tells, without a list of names, whether a source was held out by its rank: the largest
-    hash that was, in hex. None where the metadata states the split.
+    """A bound that tells, without a list of names, whether a source was held out by its rank: the
+    largest hash of those that were, in hex. None if the metadata states the split.
 
     Args:
-        held_out: clips that `split_rows` has held out.
+        held_out: the clips that `split_rows` held out.
     """
     if not len(held_out) or held_out.column("split").null_count < len(held_out):
         return None
@@ -385,7 +385,7 @@ def held_out_bound(held_out: Clips, seed: int) -> str | None:
 
 
 def is_held_out(clip: Clip, seed: int, bound: str | None) -> bool:
-    """Whether a clip was held out of a training with this seed and `held_out_bound`."""
+    """Whether a clip was held out from training with this seed and `held_out_bound`."""
     if bound is None:
         return clip.split == "validation"
     return clip.split is None and _hash(seed, clip.source).hex() <= bound

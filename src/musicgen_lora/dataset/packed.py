@@ -1,6 +1,6 @@
-"""A whole dataset's tokens and captions in one small file, for a machine that has little else:
-training on a rented card needs neither the audio nor a library that reads it. numpy and
-safetensors alone read it; docs/architecture.md has its format."""
+"""A whole dataset's tokens and captions in one small file, for a machine with little else on it:
+training on a rented GPU then needs neither the audio nor an audio library. numpy and safetensors
+are enough to read it; docs/architecture.md describes the format."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from musicgen_lora.errors import UserError
 
 FORMAT_VERSION = 1
 HEADER = "musicgen_lora"
-"""Name of the header's entry that says how to read the codes."""
+"""Name of the header entry that says how to read the codes."""
 CHUNK = 1 << 16
-"""Frames that are packed or unpacked at a time: a bit takes a byte meanwhile."""
+"""Frames packed or unpacked at a time, during which each bit takes a byte."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class PackedTokens:
     Args:
         codes: `[frames, K]` uint16, clip after clip.
         n_frames: `[clips]` int64.
-        texts: the captions of each clip, one at least.
+        texts: the captions of each clip, at least one.
         held_out: `[clips]` bool.
         n_entries: V, of each codebook.
         codec: fingerprint of the codec that made the codes.
-        bars: `[clips, 2]` float32, the frame of each clip's first bar line and the frames of a bar;
-            NaN where they are not known. None in files of earlier releases.
+        bars: `[clips, 2]` float32, the frame of each clip's first bar line and the frames per bar;
+            NaN where unknown. None in files from earlier releases.
     """
 
     codes: np.ndarray
@@ -56,10 +56,10 @@ class PackedTokens:
 
 
 def write_packed(path: Path, tokens: PackedTokens) -> None:
-    """Writes the file whole, or not at all.
+    """Writes the file, whole or not at all.
 
     Raises:
-        ValueError: a code is no entry of the codebooks, or the lengths don't add up.
+        ValueError: a code is outside the codebooks, or the lengths don't add up.
     """
     if len(tokens.codes) != int(tokens.n_frames.sum()) or len(tokens.texts) != len(tokens.n_frames):
         raise ValueError("the clips' lengths and captions do not fit the codes")
@@ -87,10 +87,10 @@ def write_packed(path: Path, tokens: PackedTokens) -> None:
 
 
 def read_packed(path: Path) -> PackedTokens:
-    """What `write_packed` wrote.
+    """Reads a file that `write_packed` wrote.
 
     Raises:
-        UserError: it is missing, damaged, of a newer release, or something else.
+        UserError: it is missing, damaged, from a newer release, or something else.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -111,12 +111,12 @@ def _checked(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> PackedTo
     texts = json.loads(tensors["captions"].tobytes().decode())
     total, n_bits = int(n_frames.sum()), _n_bits(n_entries)
     if len(tensors["codes"]) != math.ceil(total * n_codebooks * n_bits / 8):
-        raise ValueError("its codes are not as many as its lengths say")
+        raise ValueError("its number of codes doesn't match its lengths")
     if not (len(texts) == len(n_frames) == len(tensors["held_out"])) or not all(texts):
         raise ValueError("a clip lacks its caption")
     bars = tensors.get("bars")
     if bars is not None and (bars.shape != (len(n_frames), 2) or (bars < 0).any()):
-        raise ValueError("its bars are not those of its clips")
+        raise ValueError("its bars don't match its clips")
     codes = _unpacked(tensors["codes"], total, n_codebooks, n_bits)
     if total and int(codes.max()) >= n_entries:
         raise ValueError(f"a code is {int(codes.max())} of {n_entries} entries")
@@ -137,8 +137,8 @@ def _n_bits(n_entries: int) -> int:
 
 
 def _packed_chunks(codes: np.ndarray, n_bits: int) -> Iterator[np.ndarray]:
-    """Bytes of codes `[frames, K]`, code after code, each from its lowest bit on. A chunk has a
-    multiple of eight codes, so that it ends with a byte."""
+    """The bytes of codes `[frames, K]`, code after code, each with its lowest bit first. A chunk
+    has a multiple of eight codes, so that it ends on a byte boundary."""
     places = np.arange(n_bits, dtype=np.uint16)
     for start in range(0, len(codes), CHUNK):
         flat = codes[start : start + CHUNK].astype(np.uint16).reshape(-1, 1)

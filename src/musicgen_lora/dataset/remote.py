@@ -1,10 +1,9 @@
-"""A dataset that a URL names: its token shards made there, or brought here to train from.
+"""A dataset at a URL: its token shards are made there, or fetched to train from.
 
-Shards are made where the audio is read: a task fetches the files of a shard's clips, hashes and
-encodes them, and puts the shard beside the others, its index last. What files have been read is
-kept in `tokens/hashes.arrow` there, with their sizes and times, so a second run fetches what is
-new.
-Training reads shards in a random order, and so from a disk: they are copied here, once.
+Workers make the shards: a task fetches the files of a shard's clips, hashes and encodes them, and
+uploads the shard to the URL, its index last. The remote `tokens/hashes.arrow` records which files
+were read, with their sizes and times, so a second run fetches only what is new.
+Training reads shards in random order, which needs a local disk: they are copied here once.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ from musicgen_lora.urls import url_of
 
 TOKENS = "tokens"
 SHARDS_PER_SAVE = 20
-"""Shards after which it is noted there which files were read."""
+"""Shards after which the remote record of the files that were read is updated."""
 
 
 @dataclass(frozen=True)
 class RemoteShardTask:
-    """A shard to make where the dataset is.
+    """A shard of a remote dataset to make.
 
     Args:
         fingerprint: of the codec.
@@ -67,23 +66,23 @@ class RemoteShardTask:
 
 @dataclass(frozen=True)
 class RemoteShard:
-    """What came of a task: hashes of the files that were read, by their paths; why clips could not
-    be encoded, by their names."""
+    """The result of a task: hashes of the files that were read, by path; and why clips could not be
+    encoded, by name."""
 
     hashes: dict[str, str]
     reasons: dict[str, str]
 
 
 RemotePart = tuple[RemoteShard, Encoded]
-"""What came of clips of a shard that are encoded and not yet put there."""
+"""The result for some clips of a shard that are encoded but not yet uploaded."""
 
 
 def fetched(data_dir: Path, metadata_file: str, console: Console) -> Path:
-    """A remote dataset's metadata and token shards, brought into a folder here; what is there
-    already stays.
+    """Fetches a remote dataset's metadata and token shards into a local folder; shards that are
+    already there are kept.
 
     Args:
-        data_dir: that a URL names.
+        data_dir: a URL.
 
     Raises:
         UserError: there is no such dataset, or none of it is tokenised.
@@ -101,7 +100,7 @@ def fetched(data_dir: Path, metadata_file: str, console: Console) -> Path:
             )
         remote.fetch(metadata_file, folder / metadata_file)
         remote.fetch(f"{TOKENS}/{HASHES_FILE}", folder / TOKENS / HASHES_FILE)
-        # A shard is named by what it holds; its index comes last here as well.
+        # A shard's name is the hash of its contents; its index comes last here too.
         lacking = [n for n in sorted(names) if not _is_here(folder / n, states[n].size_bytes)]
         with progress(console, "files fetched", len(lacking)) as on_file:
             for number, name in enumerate(lacking, 1):
@@ -117,7 +116,7 @@ def _is_here(path: Path, size_bytes: int) -> bool:
 
 
 def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
-    """Makes the shards that a remote dataset lacks, see `tokenise_dataset`."""
+    """Makes the missing shards of a remote dataset, see `tokenise_dataset`."""
     url = str(url_of(settings.data_dir))
     remote, folder = Remote(url), cache_folder(url)
     remote.fetch(settings.metadata_file, folder / settings.metadata_file)
@@ -165,7 +164,7 @@ def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
             console.print(f"{name}: {reason}", style="yellow")
         raise UnencodedClips(reasons)
     console.print(
-        f"{count(len(lacking), 'clip')} encoded, {len(clips) - len(lacking)} were there; "
+        f"{count(len(lacking), 'clip')} encoded, {len(clips) - len(lacking)} already there; "
         f"{count(len(clips), 'clip')}: {url}/{TOKENS}/{model.codec.fingerprint}"
     )
 
@@ -173,7 +172,7 @@ def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
 def _made_by(
     engine: Engine, remote: Remote, model: BaseModel, lacking: list[Clip]
 ) -> Iterator[Outcome[Clip]]:
-    """Has an engine make the shards of clips; of each, a `RemoteShard` is found."""
+    """Has an engine make the shards of clips; yields a `RemoteShard` as the result of each."""
     fingerprint = model.codec.fingerprint
     shards = [lacking[at : at + CLIPS_PER_SHARD] for at in range(0, len(lacking), CLIPS_PER_SHARD)]
 
@@ -192,13 +191,13 @@ def _check_files_are_there(clips: Sequence[Clip], states: Collection[str], url: 
     if lost:
         raise UserError(
             f"{url}: {lost[0]} does not exist there ({len(lost)} of {len(clips)} clips lack their "
-            'file); put it there, or take the clip out ("skip": true in its entry).'
+            'file); upload it, or take the clip out ("skip": true in its entry).'
         )
 
 
 def make_remote_shard(task: RemoteShardTask, alive: Callable[[], None]) -> RemoteShard:
-    """Fetches a shard's files, encodes its clips, and puts the shard where they came from, unless
-    it is there."""
+    """Fetches a shard's files, encodes its clips and uploads the shard, unless it is already
+    there."""
     with _fetched_rows(task, alive) as (rows, hashes):
         remote, there = Remote(task.url), f"{TOKENS}/{task.fingerprint}"
         name = shard_name(Path(task.fingerprint), list(rows))
@@ -210,7 +209,7 @@ def make_remote_shard(task: RemoteShardTask, alive: Callable[[], None]) -> Remot
 
 
 def encode_remote_part(task: RemoteShardTask, alive: Callable[[], None]) -> RemotePart:
-    """Fetches and encodes clips of a shard that is put there by whoever has all of them."""
+    """Fetches and encodes some clips of a shard; the caller uploads it once it has all of them."""
     with _fetched_rows(task, alive) as (rows, hashes):
         return _encoded(task, rows, hashes, alive)
 
@@ -219,8 +218,8 @@ def encode_remote_part(task: RemoteShardTask, alive: Callable[[], None]) -> Remo
 def _fetched_rows(
     task: RemoteShardTask, alive: Callable[[], None]
 ) -> Iterator[tuple[dict[str, Clip], dict[str, str]]]:
-    """The clips of a task by their ids, with their files in a folder for as long as this lasts; and
-    the files' hashes, by their paths there."""
+    """Yields the clips of a task by their ids, with their files in a temporary folder; and the
+    files' hashes, by their remote paths."""
     remote = Remote(task.url)
     with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
         folder = Path(temporary)
@@ -251,28 +250,28 @@ def _encoded(
         rows[clip_id].name: reason.replace(f"{rows[clip_id].folder}/", f"{task.url}/")
         for clip_id, reason in encoded.reasons.items()
     }
-    # They are read again next time.
+    # Failed files are read again next time.
     unread = {clip.audio for clip in rows.values() if clip.name in reasons}
     kept = {audio: digest for audio, digest in hashes.items() if audio not in unread}
     return RemoteShard(kept, reasons), encoded
 
 
 def _joined(remote: Remote, fingerprint: str, parts: Sequence[RemotePart]) -> RemoteShard:
-    """Puts a shard there of which the parts were encoded one by one."""
+    """Uploads a shard whose parts were encoded one by one."""
     whole = Encoded.joined([encoded for _, encoded in parts])
     hashes: dict[str, str] = {}
     reasons: dict[str, str] = {}
     for shard, _ in parts:
         hashes |= shard.hashes
         reasons |= shard.reasons
-    # Copies of a clip were each worked on alone.
+    # Copies of a clip may have been encoded in different parts.
     codes = dict(zip(whole.ids, whole.codes, strict=True))
     _put(remote, fingerprint, Encoded(list(codes), list(codes.values())))
     return RemoteShard(hashes, reasons)
 
 
 def _put(remote: Remote, fingerprint: str, encoded: Encoded) -> None:
-    """Puts a shard there, its index last: a shard without one doesn't exist."""
+    """Uploads a shard, its index last: a shard without an index doesn't count."""
     with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
         shards = Path(temporary) / fingerprint
         encoded.write(shards)
@@ -281,7 +280,7 @@ def _put(remote: Remote, fingerprint: str, encoded: Encoded) -> None:
 
 
 def _known_hashes(remote: Remote, folder: Path, states: dict[str, Any]) -> dict[str, str]:
-    """Hashes of the files that are there as they were when they were read."""
+    """Hashes of the remote files that are unchanged since they were read."""
     if f"{TOKENS}/{HASHES_FILE}" not in states:
         return {}
     path = folder / TOKENS / HASHES_FILE
@@ -313,7 +312,7 @@ def _keep_hashes(
 
 
 def _held_ids(remote: Remote, folder: Path, fingerprint: str, states: dict[str, Any]) -> set[str]:
-    """Ids of the clips that the shards there hold."""
+    """Ids of the clips in the remote shards."""
     held: set[str] = set()
     for name in _indexes(fingerprint, states):
         if not _is_here(folder / name, states[name].size_bytes):
@@ -323,15 +322,15 @@ def _held_ids(remote: Remote, folder: Path, fingerprint: str, states: dict[str, 
 
 
 def _indexes(fingerprint: str, states: dict[str, Any]) -> list[str]:
-    """The indexes of shards; one without its codes is none."""
+    """The indexes of shards, without those that lack their codes."""
     suffix = ".parquet"
     names = [name for name in sorted(states) if name.startswith(f"{TOKENS}/{fingerprint}/")]
     return [n for n in names if n.endswith(suffix) and n.removesuffix(suffix) + ".npy" in states]
 
 
 def with_local_data(settings: Any, console: Console) -> Any:
-    """Settings of a command that reads tokens, whose dataset is here: what a URL names is fetched,
-    and its audio is not looked at."""
+    """The settings of a command that reads tokens, with a local dataset: one at a URL is fetched,
+    without its audio."""
     if settings.data_dir is None or url_of(settings.data_dir) is None:
         return settings
     folder = fetched(settings.data_dir, settings.metadata_file, console)

@@ -15,11 +15,11 @@ Windows = Sequence[Window]
 """From `dataset.batches.fixed_windows`."""
 # Not of `console`: a step runs where there is no rich.
 OnStep = Callable[[int, int], None]
-"""Called with how many windows are done, and of how many."""
+"""Called with the number of windows done and their total."""
 
 
 Scores = Callable[..., tuple[torch.Tensor, torch.Tensor]]
-"""`BaseModel.losses`, sums or terms."""
+"""`BaseModel.losses`, as sums or per frame."""
 
 
 def window_losses(
@@ -28,10 +28,10 @@ def window_losses(
     batch_size: int,
     on_step: OnStep = lambda done, total: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Teacher-forced cross-entropy of each window, with its caption, and its melody if it has one.
+    """Teacher-forced cross-entropy of each window, given its caption and its melody if it has one.
 
     Returns:
-        Sums in nats and numbers of predicted frames, each `[windows, K]` float64.
+        Sums in nats and counts of predicted frames, each `[windows, K]` float64.
     """
     sums, counts = np.zeros((2, len(windows), model.shape.n_codebooks))
     for rows, found, n in _scored(model, model.losses, windows, batch_size, on_step):
@@ -45,8 +45,8 @@ def position_losses(
     batch_size: int,
     part_frames: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same, of each stretch of `part_frames` frames: `[windows, K, P]` both, zero where a
-    window has no such stretch.
+    """Like `window_losses`, for each stretch of `part_frames` frames: both `[windows, K, P]`, zero
+    where a window has no such stretch.
     """
     longest = max((len(window.codes) for window in windows), default=0)
     n_parts = -(-longest // part_frames)
@@ -69,9 +69,9 @@ def _scored(
     batch_size: int,
     on_step: OnStep,
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """Places of windows, and their losses and numbers of frames, a batch at a time."""
+    """Yields rows of windows with their losses and frame counts, a batch at a time."""
     device = model.device
-    # Windows of like length together: less padding.
+    # Batch windows of similar length, for less padding.
     order = sorted(range(len(windows)), key=lambda index: len(windows[index].codes))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]

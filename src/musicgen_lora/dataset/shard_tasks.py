@@ -1,4 +1,4 @@
-"""Token shards as tasks for an engine: one task makes one shard, wherever it is worked on.
+"""Token shards as tasks for an engine: one task makes one shard, wherever it runs.
 
 A task names the model by its path, and each process loads it once.
 """
@@ -32,7 +32,7 @@ class ShardTask:
     """A shard to make.
 
     Args:
-        folder: of the shards, named by the codec's fingerprint.
+        folder: where the shards go, named by the codec's fingerprint.
         rows: (id, clip) each.
     """
 
@@ -42,7 +42,7 @@ class ShardTask:
 
 
 def encode_by(engine: Engine) -> Encode:
-    """Has an engine make the shards."""
+    """Returns an `Encode` that has an engine make the shards."""
 
     def encode(plan: ShardPlan, model: BaseModel, folder: Path, on_clip: OnStep) -> dict[str, str]:
         reasons: dict[str, str] = {}
@@ -68,7 +68,7 @@ def encode_by(engine: Engine) -> Encode:
 
 
 def make_shard(task: ShardTask, alive: Callable[[], None]) -> dict[str, str]:
-    """Makes a shard, unless it is there.
+    """Makes a shard, unless it already exists.
 
     Returns:
         Why clips could not be encoded, by their ids.
@@ -83,7 +83,7 @@ def make_shard(task: ShardTask, alive: Callable[[], None]) -> dict[str, str]:
 
 
 def encode_part(task: ShardTask, alive: Callable[[], None]) -> Encoded:
-    """Encodes clips of a shard that is written by whoever has all of them."""
+    """Encodes some clips of a shard; the caller writes it once it has all of them."""
     model = loaded_model(task.model_path, task.folder.name)
     alive()
     with encoders(model) as pool:
@@ -94,13 +94,13 @@ def loaded_model(path: str, fingerprint: str) -> BaseModel:
     """The model of a task, loaded once in each process.
 
     Raises:
-        RunError: its codec is another than that of the run.
+        RunError: its codec is not the run's.
     """
     model = _model(path)
     if model.codec.fingerprint != fingerprint:
         raise RunError(
-            f"{path}: a machine of the cluster has another codec under this name; give all the "
-            "same files."
+            f"{path}: a machine of the cluster has a different codec under this path; put the same "
+            "files on all of them."
         )
     return model
 

@@ -1,7 +1,7 @@
-"""What a split is called: one place decides, for the input of `prepare` and for the dataset.
+"""The names of splits, in one place for both the input of `prepare` and the dataset.
 
-A name that means "held out" to its author and "train" to the reader has the adapter trained on
-its own test; so unknown names are refused, never guessed.
+If a name means "held out" to its author and "train" to the reader, the adapter is trained on its
+own test set; so unknown names are rejected, never guessed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SPLITS: dict[str, Split] = {
 
 
 def find_split(name: str) -> Split | None:
-    """The split that a name means, whatever its case, spaces and hyphens; None for no split's."""
+    """The split that a name means, ignoring case, spaces and hyphens; None if it means none."""
     return _SPLITS.get(_folded(name))
 
 
@@ -37,28 +37,28 @@ def _folded(name: str) -> str:
 
 
 def normalise_split(value: object, where: str) -> Split | None:
-    """The split that metadata states; None where it states none (null, NaN or empty).
+    """The split that metadata states; None if it states none (null, NaN or empty).
 
     Args:
         where: file and line, for the message.
 
     Raises:
-        UserError: no name of a split.
+        UserError: not the name of a split.
     """
-    # NaN, which tables have for nothing, differs from itself.
+    # NaN, which tables use for empty values, differs from itself.
     if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return None
     split = find_split(value) if isinstance(value, str) else None
     if split is None:
         raise UserError(
-            f'{where}: "split" is {str(value)[:40]!r}, which is no split; there are: '
+            f'{where}: "split" is {str(value)[:40]!r}, which is not a known split; use one of: '
             f"{', '.join(TRAIN_NAMES)} (to train on), {', '.join(HELD_OUT_NAMES)} (to hold out)."
         )
     return split
 
 
 def split_of_folders(folders: Iterable[str]) -> str | None:
-    """The split that a file's folders name, the outermost first; None where none does.
+    """The split that a file's folders name, the outermost first; None if none does.
 
     Hugging Face's parquet files, `test-00000-of-00002.parquet`, count as folders too.
     """

@@ -1,6 +1,6 @@
 """The `tokenise` command: the codec turns a dataset's audio into token shards.
 
-Training does this for the clips that are missing. As a command of its own it can run beforehand, on
+Training does this for clips that have no tokens. As a command of its own it can run beforehand, on
 another machine, or while captions are being written.
 """
 
@@ -28,10 +28,10 @@ from musicgen_lora.urls import url_of
 
 
 def tokenise_dataset(settings: TokeniseSettings) -> Path:
-    """Encodes the clips of a dataset that no shard holds yet.
+    """Encodes the clips of a dataset that are not in any shard yet.
 
     Returns:
-        Folder of the shards; of a dataset that a URL names, that.
+        The folder of the shards, or the dataset's URL if it is remote.
 
     Raises:
         UserError: no such dataset or model, or audio that cannot be used.
@@ -59,7 +59,7 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
             raise
     folder = settings.data_dir / "tokens" / model.codec.fingerprint
     console.print(
-        f"{count(n_new, 'clip')} encoded, {len(clips) - n_new} were there; "
+        f"{count(n_new, 'clip')} encoded, {len(clips) - n_new} already there; "
         f"{count(len(clips), 'clip')}, {codes.n_frames.sum()} frames: {folder}"
     )
     if parts := parts_sentence(clips):
@@ -77,7 +77,7 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
 def _encoded(
     settings: TokeniseSettings, clips: Clips, ids: list[str], model: BaseModel, on_clip: OnStep
 ) -> TokenStore:
-    """The codes of all clips, made by whom the settings name."""
+    """The codes of all clips, encoded here or by the workers that the settings name."""
     if settings.ray is None and not settings.num_workers:
         return tokenise_clips(clips, ids, model, settings.data_dir, on_clip)
     with open_engine(settings.ray, settings.num_workers) as engine:
@@ -85,8 +85,7 @@ def _encoded(
 
 
 def pack_clips(clips: Sequence[Clip], codes: TokenStore, model: BaseModel) -> PackedTokens:
-    """Packs a dataset's codes, captions and split into one value. The split is the one that
-    training makes by default."""
+    """Packs a dataset's codes, captions and training's default split into one value."""
     columns = Clips.of(clips)
     _, held_out = split_rows(columns, TrainSettings.validation_fraction, seed=0)
     is_held_out = np.zeros(len(columns), bool)

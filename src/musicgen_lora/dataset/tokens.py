@@ -1,7 +1,7 @@
-"""Token shards: what the codec made of the audio, apart from captions and splits.
+"""Token shards: the audio encoded by the codec, independent of captions and splits.
 
-docs/architecture.md says how they lie on the disk. Clips are known by ids of their audio
-(`dataset.clip_ids`), and resuming is making the missing ones.
+docs/architecture.md describes their layout on disk. Clips are identified by their audio
+(`dataset.clip_ids`), and resuming means encoding the missing ones.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from musicgen_lora.formats.arrays import read_array
 from musicgen_lora.model.base_model import BaseModel
 
 MAPPED = 100
-"""Shards mapped at once: each holds a file open, and systems allow 256 or 1,024 of them."""
+"""Shards mapped at once: each keeps a file open, and systems allow 256 or 1,024 open files."""
 MAX_CODES = 1 << 16
 MAX_INDEX_BYTES = 64 << 20
-"""Largest index of a shard; one takes 80 bytes a clip."""
+"""Largest index of a shard; an index takes 80 bytes per clip."""
 INDEX_FILE = "index.arrow"
 INDEX_VERSION = 1
 INDEX = pa.schema(
@@ -46,7 +46,7 @@ class TokenStore(Sequence[np.ndarray]):
     """Codes of clips, `[T, K]` uint16 each, in the clips' order.
 
     Args:
-        index: a row a clip, as `INDEX` has them.
+        index: one row of `INDEX` per clip.
         n_codes: entries of a codebook, V.
     """
 
@@ -73,7 +73,7 @@ class TokenStore(Sequence[np.ndarray]):
         # A copy: a view would hold the file open.
         clip = np.array(codes[start : start + self.n_frames[index]])
         if len(clip) != self.n_frames[index] or clip.max(initial=0) >= self._n_codes:
-            raise _unreadable(path, "it does not hold what its index says")
+            raise _unreadable(path, "it doesn't hold what its index says")
         return clip
 
     def take(self, rows: Sequence[int] | np.ndarray) -> TokenStore:
@@ -91,7 +91,7 @@ def find_codes(
         n_codes: entries of a codebook, V.
 
     Returns:
-        The codes that were found, and the rows of the clips that no shard holds.
+        The codes that were found, and the rows of the clips that aren't in any shard.
     """
     index = _read_indexes(folder)
     rows = compute.index_in(pa.array(clip_ids, pa.string()), value_set=index["id"])
@@ -99,8 +99,8 @@ def find_codes(
 
 
 def _read_indexes(folder: Path) -> pa.Table:
-    """Reads the index of every shard as one table, `INDEX`. The table is cached: opening hundreds
-    of files takes longer than reading what is in them.
+    """Reads the indexes of all shards into one table, `INDEX`, which is cached: opening hundreds of
+    files takes longer than reading them.
 
     Raises:
         UserError: a file is not a shard's index.
@@ -121,8 +121,8 @@ def _read_indexes(folder: Path) -> pa.Table:
 def _read_index(path: Path) -> pa.Table:
     try:
         if not path.is_file() or path.stat().st_size > MAX_INDEX_BYTES:
-            raise _unreadable(path, "it is no file of a shard's size")
-        # Of one file; `read_table` is made for many, and takes three times as long.
+            raise _unreadable(path, "it is missing or too large for a shard's index")
+        # `read_table` is made for many files, and takes three times as long for one.
         with pq.ParquetFile(path) as file:
             if file.metadata.num_rows > MAX_INDEX_BYTES:
                 raise _unreadable(path, "it has too many rows")
@@ -136,21 +136,21 @@ def _read_index(path: Path) -> pa.Table:
 
 
 def _check_index(table: pa.Table, path: Path) -> None:
-    """Raises a UserError where clips don't lie in their shard, whose file says how large it is."""
+    """Raises a UserError if clips lie outside their shard, whose size comes from its file."""
     if any(column.null_count for column in table.columns):
         raise _unreadable(path, "it has gaps")
     offsets, n_frames = (table[name].to_numpy() for name in ("offset", "n_frames"))
     codes = path.with_suffix(".npy")
     n_held = codes.stat().st_size // 2 if codes.is_file() else 0
     if (offsets < 0).any() or (n_frames < 1).any() or (n_frames > n_held - offsets).any():
-        raise _unreadable(codes, "it does not hold the frames that its index names")
+        raise _unreadable(codes, "it doesn't hold the frames that its index lists")
 
 
 def _unreadable(path: Path, error: Exception | str) -> UserError:
     reason = " ".join(str(error).split())[:200]
     return UserError(
-        f"{path}: not readable as a token shard ({reason}); delete {path.parent}, and it is made "
-        "again."
+        f"{path}: not readable as a token shard ({reason}); delete {path.parent}, and the tokens "
+        "are made again."
     )
 
 
@@ -163,7 +163,7 @@ def _map_shard(path: Path) -> np.ndarray:
     """
     codes = read_array(path, np.uint16, 2)
     if codes is None:
-        raise _unreadable(path, "it is no array of codes")
+        raise _unreadable(path, "it is not an array of codes")
     return codes
 
 
@@ -173,11 +173,11 @@ def open_tokens(
     """Opens the codes that clips had when they were last tokenised, without reading their files.
 
     Raises:
-        UserError: a clip was not, with this model's codec, or the model needs the audio.
+        UserError: a clip is not tokenised with this model's codec, or the model needs the audio.
     """
     if model.is_melody:
         raise UserError(
-            "--from_tokens: a melody model hears the melodies in the audio; leave it out."
+            "--from_tokens: a melody model needs the audio for its melodies; leave the flag out."
         )
     ids = kept_ids(clips, data_dir)
     folder = data_dir / "tokens" / model.codec.fingerprint
@@ -185,7 +185,7 @@ def open_tokens(
     if len(lacking):
         raise UserError(
             f"{data_dir}: {clips[lacking[0]].name} is not tokenised for this model "
-            f"({len(lacking)} of {len(clips)} clips are not): run musicgen-lora tokenise, or leave "
+            f"({len(lacking)} of {len(clips)} clips are not); run musicgen-lora tokenise, or leave "
             "--from_tokens out."
         )
     return ids, store
@@ -199,14 +199,14 @@ def tokenise_clips(
     on_clip: OnStep = lambda done, total: None,
     encode: Encode | None = None,
 ) -> TokenStore:
-    """Encodes what no shard holds yet.
+    """Encodes the clips that aren't in any shard yet.
 
     Args:
         ids: of the clips, from `clip_ids`.
-        model: whose codec is used; it must be in eval mode.
+        model: its codec is used; it must be in eval mode.
         data_dir: the dataset's folder; shards go to its `tokens/`.
         on_clip: called with (clips done, clips to do).
-        encode: makes the shards; None does it here.
+        encode: makes the shards; None makes them in this process.
 
     Returns:
         The codes of all the clips.
@@ -215,13 +215,13 @@ def tokenise_clips(
         UnencodedClips: files cannot be used. All others are encoded.
     """
     folder = data_dir / "tokens" / model.codec.fingerprint
-    # A dataset that is encoded already may lie where nothing can be written.
+    # A dataset that is already encoded may be read-only.
     store, lacking = find_codes(folder, ids)
     if not len(lacking):
         return store
     with _held(folder):
         atomic.sweep(folder)
-        # Another process may be keeping a table there, which then is made once more.
+        # This may sweep a table that another process is writing there, which is then made again.
         atomic.sweep(folder.parent)
         store, lacking = find_codes(folder, ids, model.shape.special)
         if not len(lacking):
@@ -229,7 +229,7 @@ def tokenise_clips(
         plan = ShardPlan(clips, ids, lacking.tolist())
         reasons = (encode or encode_here)(plan, model, folder, on_clip)
     if reasons:
-        # Of copies one was tried; all are named.
+        # Only one of several copies was tried; all are reported.
         rows: list[int] = [row for row in lacking.tolist() if ids[row] in reasons]
         raise UnencodedClips({clips[row].name: reasons[ids[row]] for row in rows})
     return find_codes(folder, ids, model.shape.special)[0]
@@ -240,7 +240,7 @@ def _held(folder: Path) -> Iterator[None]:
     """Locks a folder of shards, so that no other process adds to it meanwhile.
 
     Raises:
-        UserError: it can't be written to.
+        UserError: it is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -250,8 +250,8 @@ def _held(folder: Path) -> Iterator[None]:
             raise
         raise UserError(
             f"{folder}: cannot be written to ({error.strerror}), and {folder.parents[1]} is not "
-            "encoded for this model yet; let musicgen-lora tokenise run once as somebody who may, "
-            "or train on a copy."
+            "encoded for this model yet; run musicgen-lora tokenise once as a user who can write "
+            "there, or train on a copy."
         ) from error
     with lock:
         yield
