@@ -98,7 +98,7 @@ def test_a_message_without_values_is_said() -> None:
     [
         # Messages in messages, and lists of them.
         (
-            "kick.wav: 140 BPM by file name, 70 BPM heard; captions say none",
+            "kick.wav: 140 BPM (from file name), 70 BPM heard; captions say none",
             "kick.wav：140 BPM（文件名），听到 70 BPM；描述里写：无",
         ),
         (

@@ -157,9 +157,7 @@ def test_of_copies_the_best_stays_with_what_was_said_of_the_others(
         "a clipped 145bpm.wav": "sounds like z.wav, which is not clipped.",
         "b.mp3": "sounds like z.wav, which is lossless.",
     }
-    (remark,) = [
-        r for r in report["remarks"] if "copies are left out; what is written" in r["told"]
-    ]
+    (remark,) = [r for r in report["remarks"] if "copies are left out; their captions" in r["told"]]
     assert remark["items"] == ["z.wav: bpm, of a clipped 145bpm.wav", "z.wav: text, of b.mp3"]
     # The second run says it again, of a file that the dataset lists by now.
     assert prepared(source, out) == [entry]
@@ -175,7 +173,7 @@ def test_of_equal_copies_the_louder_stays_and_one_whose_name_is_no_copys(tmp_pat
         soundfile.write(source / name, single(4)[0].T, RATE)
     assert sources_of(prepared(source, out)) == {"beat.wav", "loop.wav"}
     reasons = {drop["file"]: drop["reason"] for drop in read_report(out)["dropped"]}
-    assert reasons["beat (1).wav"] == "sounds like beat.wav, which is of a higher level."
+    assert reasons["beat (1).wav"] == "sounds like beat.wav, which is higher in level."
     assert reasons["loop copy.wav"] == "the same bytes as loop.wav."
 
 
@@ -231,4 +229,4 @@ def test_a_chinese_reader_finds_no_english(pack: tuple[Path, Path]) -> None:
     page = make_page(content, shown)
     assert english_in_page(page, "--one_shots caption", *captions, *names) == []
     assert english_in(" ".join(map(in_one_line, content["remarks"])), *names) == []
-    assert content["left_out"][0]["told"].startswith("a single hit")
+    assert content["left_out"][0]["told"].startswith("is a single hit")

@@ -331,10 +331,10 @@ def test_advice_names_what_to_mend(tmp_path: Path, capsys: pytest.CaptureFixture
         put(tmp_path / "in" / f"{index}.wav", sine(300.0 + index, 1.5, RATE))
     prepared(tmp_path / "in", tmp_path / "out", default_text="a piano")
     said = capsys.readouterr().out
-    assert "3 clips: too few; 50-100 are the least" in said
+    assert "3 clips: too few; use at least 50-100" in said
     assert "3 of 3 clips are shorter than 15 s" in said
-    assert "All captions are alike" in said
-    assert "3 of 3 captions name none of: hip hop, 808, beat, trap" in said
+    assert "All captions are the same" in said
+    assert "3 of 3 captions mention none of: hip hop, 808, beat, trap" in said
     assert dataset_advice([{"text": "a piano"}])[0].startswith("1 clip: too few; ")
 
 

@@ -97,7 +97,7 @@ def test_edits_without_a_clip_are_kept_and_come_back_with_it(tmp_path: Path) -> 
         "part 1",
         "part 2",
     }
-    assert sorted(told(out, "for what you wrote alone")) == sorted(e["audio"] for e in kept)
+    assert sorted(told(out, "only for what you wrote")) == sorted(e["audio"] for e in kept)
     # Nothing moves by itself.
     assert prepared(source, out, max_clip=10.0) == whole
     back = prepared(source, out, max_clip=3.0)
@@ -139,7 +139,7 @@ def test_a_new_version_that_is_no_use_takes_the_old_one_with_it(folder: tuple[Pa
     (source / "loop1.wav").write_bytes(b"no audio")
     prepared(source, out)
     assert trained_on(out) == ["loop0.wav", "loop2.wav"]
-    assert told(out, "is left out now (not readable as audio") == [read_metadata(out)[1]["audio"]]
+    assert told(out, "is now left out (not readable as audio") == [read_metadata(out)[1]["audio"]]
     prepared(source, out)
     assert not changes(out)
 
@@ -215,9 +215,9 @@ def test_a_ledger_that_is_broken_is_named(folder: tuple[Path, Path]) -> None:
             prepared(source, out)
     (out / "metadata.ledger.json").unlink()
     again = prepared(source, out)
-    # Cut anew, as nobody knows what with, to the same.
+    # Recut to the same clips, as nobody knows the old settings.
     assert again == before
-    assert len(told(out, "it isn't known with which settings")) == 3
+    assert len(told(out, "it isn't known which settings")) == 3
 
 
 def test_a_ledger_that_cannot_be_read_is_not_to_be_deleted(

@@ -75,7 +75,7 @@ def test_every_format_of_libsndfile_counts(tmp_path: Path) -> None:
 def test_a_folder_of_unread_formats_says_so(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "song.wma").write_bytes(b"whatever")
-    with pytest.raises(UserError, match=r"no audio in it .*song\.wma is of a format"):
+    with pytest.raises(UserError, match=r"no audio in it .*song\.wma is in a format"):
         prepared(tmp_path / "in", tmp_path / "out")
 
 
@@ -127,7 +127,7 @@ def test_a_bass_out_of_phase_is_told_and_can_be_folded(
     prepared(source, tmp_path / "out")
     # In one line, however wide the terminal is: a table broke Chinese in its midst.
     told = [line for line in capsys.readouterr().out.splitlines() if "lose" in line]
-    assert told[0].startswith("To fix first: 1 file loses its bass in mono")
+    assert told[0].startswith("Check: 1 file loses its bass in mono")
     assert "--mono_fold" in told[0]
     found = faults(tmp_path / "out")
     assert found["bass out of phase"] == ["wide.wav"]
@@ -146,7 +146,7 @@ def test_a_bass_out_of_phase_is_told_and_can_be_folded(
         assert len(clip) == 1
         assert bass_db(clip[0]) == pytest.approx(bass_db(level * beat(index)[0]), abs=0.5)
     advice = read_report(tmp_path / "mono")["advice"]
-    assert any("3 clips folded to mono, 2 of them" in line for line in advice)
+    assert any("3 clips folded to mono; 2 of them" in line for line in advice)
 
 
 def test_channels_of_more_than_two_that_cancel(tmp_path: Path) -> None:

@@ -258,9 +258,9 @@ def test_tokenising_is_a_command_of_its_own(
     settings = TokeniseSettings(model_path=str(tiny_model_dir), data_dir=tmp_path / "out")
     folder = tokenise_dataset(settings)
     assert list(folder.glob("*.npy"))
-    assert "1 clip encoded, 0 were there" in capsys.readouterr().out
+    assert "1 clip encoded, 0 already there" in capsys.readouterr().out
     tokenise_dataset(settings)
-    assert "0 clips encoded, 1 were there" in capsys.readouterr().out
+    assert "0 clips encoded, 1 already there" in capsys.readouterr().out
 
 
 def test_an_existing_clip_of_another_loudness_is_made_again(tmp_path: Path) -> None:
@@ -290,8 +290,8 @@ def test_the_report_says_what_is_too_faint_to_be_raised(tmp_path: Path) -> None:
     assert faint["loudness_lufs"] < -17.0 < plain["loudness_lufs"]
     (told,) = [a for a in read_report(tmp_path / "out")["advice"] if "LUFS" in a]
     assert told == (
-        "Quieter than -16 LUFS, since nothing is raised by more than 30 dB, which would raise its "
-        "noise: 1 clip."
+        "Quieter than -16 LUFS, because no clip is raised by more than 30 dB, which would raise "
+        "its noise too: 1 clip."
     )
 
 

@@ -46,7 +46,7 @@ def test_a_wrong_tempo_in_a_name_is_told(
     put(source / f"true_{other.bpm}bpm.wav", 3)
     entries, remarks = prepared(source)
     (item,) = items(remarks, "contradiction")
-    assert item.startswith(f"lies_{wrong}bpm.wav: {wrong} BPM by file name")
+    assert item.startswith(f"lies_{wrong}bpm.wav: {wrong} BPM (from file name)")
     assert f"{BEAT.bpm} BPM heard; captions say {wrong}" in item
     assert entries[f"lies_{wrong}bpm.wav"]["bpm"] == wrong
     said = " ".join(capsys.readouterr().out.split())

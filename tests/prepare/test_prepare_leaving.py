@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_read_today_has_lost_nothing(
     assert prepared(source, out) == first
     (drop,) = json.loads((out / "report.json").read_text())["dropped"]
     assert drop["file"] == "locked"
-    assert drop["reason"].startswith("a folder that can't be looked into (Permission denied)")
+    assert drop["reason"].startswith("is a folder that can't be opened (Permission denied)")
 
 
 def test_a_clip_that_was_removed_stays_out_until_it_is_asked_for(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_deleted_audio_is_made_again(folder: tuple[Path, Path], tmp_path: Path) 
     path = out / entries[1]["audio"]
     content = path.read_bytes()
     path.unlink()
-    with pytest.raises(UserError, match=r"entry 2: .* does not exist .*; prepare makes it again"):
+    with pytest.raises(UserError, match=r"entry 2: .* does not exist .*; run prepare again"):
         load_dataset(out)
     assert prepared(source, out) == entries
     assert path.read_bytes() == content

@@ -99,7 +99,7 @@ def test_what_no_part_covers_is_said_and_so_are_parts_beyond_the_end(tmp_path: P
     said = remarks(tmp_path / "out")
     assert said["2 parts (start_s, duration_s) don't fit their files"] == [
         "song.wav, 5 s to 5.5 s: too short for a clip, or silent",
-        "song.wav, 20 s to 30 s: the file has 8.00 s",
+        "song.wav, 20 s to 30 s: the file is 8.00 s long",
     ]
     rest = "1 file has audio that no part (start_s, duration_s) covers; it is left out"
     assert said[rest] == ["song.wav: 4.5 of 8.0 s"]
@@ -187,7 +187,7 @@ def test_stated_splits_stand_where_a_source_is_on_both_sides(
     train, held_out = split_clips(load_dataset(tmp_path / "out"), 0.5, 0)
     assert [clip.texts[0] for clip in train] == ["first"]
     assert [clip.texts[0] for clip in held_out] == ["second", "third"]
-    assert "1 source is in training and validation: album." in capsys.readouterr().out
+    assert "1 source is in both training and validation: album." in capsys.readouterr().out
 
 
 def test_a_copy_of_a_held_out_file_is_not_trained_on(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from musicgen_lora.prepare.rerun.shared_metadata import SharedMetadata
 from musicgen_lora.prepare.words.captions import mark_made, merge_edits
 
 N_THREADS = 2
-"""That play beats side by side. Two thirds of the time numpy works on long arrays and holds up no
-other thread; more than two would wait for the rest."""
+"""Threads that render beats in parallel. For two thirds of the time numpy works on long arrays and
+blocks no other thread; more than two threads would wait for the remaining third."""
 
 
 def create_examples(
@@ -32,22 +32,22 @@ def create_examples(
 ) -> Path:
     """Renders `n_samples` beats to `output_dir/train` and lists them in the metadata.
 
-    Clip number i depends on `seed` and i only, so a larger set extends a smaller one, and the
-    same seed gives the same bytes. Metadata that exists is extended: entries of other files
-    stay as they are, and so does what a person edited. The dataset must be locked.
+    Clip number i depends only on `seed` and i, so a larger set extends a smaller one, and the
+    same seed gives the same bytes. Existing metadata is extended: entries of other files and the
+    user's edits are kept. The dataset must be locked.
 
     Args:
-        duration_s: wanted length; each clip has the even number of bars nearest to it.
-        seed: of composing, playing and captions.
+        duration_s: target length; each clip has the even number of bars nearest to it.
+        seed: of composition, rendering and captions.
 
     Returns:
         Path of the metadata file.
 
     Raises:
-        UserError: the metadata exists and is no JSON list of entries.
+        UserError: the metadata exists and is not a JSON list of entries.
     """
     metadata_path = output_dir / metadata_file
-    # Read before rendering, to fail at once where it cannot be extended.
+    # Read before rendering, to fail early if it can't be extended.
     metadata = SharedMetadata(metadata_path)
     new = {}
     pool = ThreadPoolExecutor(N_THREADS)

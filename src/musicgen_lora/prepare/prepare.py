@@ -1,7 +1,7 @@
-"""From a folder of audio to a dataset: found, measured, cleaned, cut, captioned, reported.
+"""From a folder of audio to a dataset: find, measure, clean, cut, caption, report.
 
-The input folder is never changed. A second run does what is new, brings all clips up to date with
-its settings and keeps what a person edited; an interrupted one goes on.
+The input folder is never changed. A second run adds what is new, brings all clips up to date with
+its settings and keeps the user's edits; an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
         Path of its metadata.
 
     Raises:
-        UserError: no such folder, no usable audio in it, metadata that is not readable, or a
-            dataset that another run is working on.
+        UserError: no such folder, no usable audio in it, unreadable metadata, or a dataset that
+            another run is working on.
     """
     console = plain_console()
     if settings.create_example:
@@ -108,7 +108,7 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
 
 @dataclass
 class _Run:
-    """One preparation: what it reads and writes, and what it has gathered so far."""
+    """One preparation: its inputs and outputs, and what it has gathered so far."""
 
     settings: PrepareSettings
     input_dir: Path
@@ -118,19 +118,19 @@ class _Run:
     remarks: Remarks
     engine: Engine
     records: dict[str, Analysis] = field(default_factory=dict)
-    """Analyses by digest, of the input and of what the dataset lists."""
+    """Analyses by digest, of the input and of the dataset's files."""
     heard: dict[str, list[HeardWords]] = field(default_factory=dict)
-    """What the tagger says of each segment, by digest."""
+    """What the tagger hears in each segment, by digest."""
     windows: dict[StretchKey, Segment] = field(default_factory=dict)
-    """What clips sound like that are parts of files."""
+    """Measurements of the clips that are parts of files."""
     files: dict[str, Input] = field(default_factory=dict)
-    """Files by digest: those that become clips or are ones."""
+    """Files by digest: those that become clips or already are clips."""
     analysed: set[str] = field(default_factory=set)
-    """Digests of what this run analysed."""
+    """Digests of the files that this run analysed."""
     _earlier: dict[str, list[Entry]] = field(default_factory=dict)
     """The dataset's entries by the digest of their file, before anything is cut."""
     _aside: list[Entry] = field(default_factory=list)
-    """Entries that stay for what a person wrote alone, since this run."""
+    """Entries that, as of this run, stay only for a user's edits."""
 
     def __post_init__(self) -> None:
         self.entries = self.metadata.entries
@@ -138,7 +138,7 @@ class _Run:
         self.ledger_path = path.with_name(f"{path.stem}.ledger.json")
         self.ledger = Ledger.read(self.ledger_path)
         if not self.metadata.exists:
-            # Who deletes it wants all made anew.
+            # Whoever deletes the metadata wants everything made from scratch.
             self.ledger.files.clear()
         self.ledger.note_removals(self.entries)
         written = dict.fromkeys(self.ledger.written)
@@ -147,12 +147,12 @@ class _Run:
 
     @property
     def analysis_dir(self) -> Path:
-        # A machine of a cluster works elsewhere.
+        # Absolute, because a cluster's workers run in another folder.
         return (self.settings.output_dir / ANALYSIS_FOLDER).absolute()
 
     def prepare(self, inputs: list[Input]) -> Path:
         written = set(self.ledger.written) - {entry.get("audio") for entry in self.entries}
-        # Clips of earlier runs that lie in the dataset are no recordings.
+        # Clips that earlier runs wrote into the dataset are not input.
         inputs = [file for file in inputs if file.in_place not in written]
         n_files = len(inputs) + len(self.dropped)
         inputs, copies = without_copies(inputs, self.entries, self.remarks)
@@ -202,7 +202,7 @@ class _Run:
         return self.metadata.path
 
     def _analyse(self, inputs: Sequence[Input], known: set[str]) -> None:
-        """Gathers the records of the input, made now where there are none."""
+        """Gathers the records of the input, analysing the files that have none."""
         missing = []
         for file in inputs:
             record = read_record(self.analysis_dir, file.digest)
@@ -221,7 +221,7 @@ class _Run:
                 self.records[missing[index].digest] = result
                 self.analysed.add(missing[index].digest)
         reasons = {f.name: failed[f.digest] for f in missing if f.digest in failed}
-        # A copy of a broken file is as broken.
+        # A copy of a broken file is broken too.
         self.dropped = [
             Dropped(drop.name, reasons[drop.equals]) if drop.equals in reasons else drop
             for drop in self.dropped
@@ -246,7 +246,7 @@ class _Run:
         return known, new, sources
 
     def _listed_plans(self, files: Mapping[str, Input]) -> dict[tuple[str, float], ClipPlan]:
-        """The stretch that each listed clip of files is."""
+        """The stretch that each listed clip of these files covers."""
         plans = {}
         for digest, file in files.items():
             record = self.records[digest]
@@ -266,7 +266,7 @@ class _Run:
     def _measure(
         self, listed: Mapping[tuple[str, float], ClipPlan], to_cut: Sequence[Input]
     ) -> None:
-        """Measures each clip that is a part of a file by itself."""
+        """Measures each clip that is part of a file on its own."""
         plans: dict[str, list[ClipPlan]] = {
             file.digest: self.revision.plans(file, self.records[file.digest]) for file in to_cut
         }
@@ -301,7 +301,7 @@ class _Run:
     def _refresh(
         self, files: Mapping[str, Input], listed: Mapping[tuple[str, float], ClipPlan]
     ) -> int:
-        """Brings the words of listed clips up to date, whatever they were cut with."""
+        """Brings the words of listed clips up to date, whatever settings they were cut with."""
         described = {key: self._describe(files[key[0]], plan) for key, plan in listed.items()}
         changed = refresh_entries(self.entries, described)
         spans = spans_by_file(self.entries)
@@ -310,7 +310,7 @@ class _Run:
         return changed
 
     def _cut(self, files: Sequence[Input], sources: dict[str, str]) -> list[CutJob]:
-        """Writes the clips of files and lists them. Returns what was done of it."""
+        """Writes the clips of files and lists them. Returns the jobs that were done."""
         for entry in self.entries:
             self._earlier.setdefault(str(entry.get("made_from")), []).append(entry)
         jobs, dropped = plan_jobs(files, self.records, self.revision, self.ledger, self.remarks)
@@ -343,11 +343,11 @@ class _Run:
         return [job for job in jobs if job.entries is not None]
 
     def _settle(self, job: CutJob, result: Any, sources: dict[str, str]) -> None:
-        """Makes the entries of clips that were cut."""
+        """Makes the entries of a job's clips."""
         file = job.file
         if isinstance(result, Failure):
             if file.digest in self.revision.known:
-                told = f"could not be cut anew ({result.reason}): its clips stay as they were"
+                told = f"could not be recut ({result.reason}): its clips stay as they were"
                 self.revision.changes.append(Change(told, (file.name,)))
             else:
                 self.dropped.append(Dropped(file.name, result.reason))
@@ -372,26 +372,26 @@ class _Run:
             self.ledger.files.pop(digest, None)
 
     def _end_replaced(self, inputs: Sequence[Input], done: set[str]) -> None:
-        """Tells which files were exported again, and marks the clips of earlier versions whose file
-        came to nothing."""
+        """Reports which files were exported again, and marks the clips of earlier versions whose
+        new file gave no clips."""
         names = {file.digest: file.name for file in inputs}
         reasons = {drop.name: drop.reason for drop in self.dropped}
         again = [names[digest] for digest in self.revision.replaced if digest in done]
         self.revision.tell_replaced(again, self._aside)
         for digest, earlier in self.revision.replaced.items():
             if digest not in done:
-                reason = reasons.get(names[digest], "no clip came of it")
+                reason = reasons.get(names[digest], "it gave no clips")
                 self.entries = self.revision.give_up(self.entries, set(earlier), reason)
 
     def _note(self, file: Input, spans: Sequence[Span]) -> None:
         self.ledger.note(file, self.revision.folder, self.revision.made_with, spans)
 
     def _write(self, jobs: Sequence[CutJob]) -> list[Entry]:
-        """Writes what there is so far. Returns what stands in the metadata."""
+        """Writes the metadata so far. Returns its entries."""
         entries = with_jobs(self.entries, jobs)
         if entries:
             entries = self.metadata.write(entries)
-            # Afterwards: a file that the ledger lacks is cut once more, a clip that only the ledger
-            # has would count as removed.
+            # Afterwards: a file missing from the ledger is only cut again, while a clip that only
+            # the ledger has would count as removed.
             self.ledger.write(self.ledger_path)
         return entries

@@ -23,8 +23,8 @@ PRINTS = audio_fingerprint(beat(0, 8.0), RATE)
         ({"is_lossless": False, "duration_s": 8.1, "sample_rate": 48_000}, "lossless"),
         ({"clipped_samples": 5000, "bandwidth_hz": 20_000.0}, "not clipped"),
         ({"duration_s": 6.0}, "longer"),
-        ({"bandwidth_hz": 10_000.0}, "wider in its band of frequencies"),
-        ({"sample_rate": 22_050}, "of a higher sample rate"),
+        ({"bandwidth_hz": 10_000.0}, "wider in bandwidth"),
+        ({"sample_rate": 22_050}, "higher in sample rate"),
     ],
 )
 def test_the_better_copy_stays_whatever_its_name(first: dict[str, Any], why: str) -> None:
@@ -53,7 +53,7 @@ def test_a_whole_track_is_not_left_out_for_a_loop_of_it() -> None:
 def test_of_equals_the_first_stays() -> None:
     records = {name: analysis() for name in "abc"}
     copies = near_duplicates(records, dict.fromkeys(records, PRINTS), set())
-    assert copies == dict.fromkeys("bc", NearDuplicate("a", "as good, and comes first"))
+    assert copies == dict.fromkeys("bc", NearDuplicate("a", "just as good, and comes first"))
 
 
 def test_what_is_listed_stays_and_a_better_copy_is_told_of() -> None:
@@ -65,8 +65,8 @@ def test_what_is_listed_stays_and_a_better_copy_is_told_of() -> None:
     prints = dict.fromkeys(records, PRINTS)
     copies = near_duplicates(records, prints, {"old"})
     assert copies["a"].of == copies["worse"].of == "old"
-    assert "in the dataset already; this one is better" in copies["a"].why
-    assert copies["worse"].why == "in the dataset already"
+    assert "already in the dataset; this one is better" in copies["a"].why
+    assert copies["worse"].why == "already in the dataset"
 
 
 def test_single_hits_are_unusable_unless_they_are_kept() -> None:

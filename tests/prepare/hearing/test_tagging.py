@@ -155,7 +155,7 @@ def test_a_clap_that_hears_no_difference_is_refused(
     monkeypatch.setattr(tagging, "COLLAPSED", -1.0)
     clap = tiny_clap(tmp_path / "clap")
     task = TagTask(write_beat(tmp_path, "x.wav"), "d" * 64, tmp_path, ((0.0, 4.0),), "clap", clap)
-    with pytest.raises(UserError, match="takes all words for the same"):
+    with pytest.raises(UserError, match="can't tell words apart"):
         tag_file(task, lambda *_: None)
 
 

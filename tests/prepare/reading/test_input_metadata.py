@@ -235,7 +235,7 @@ def test_a_table_without_captions_is_named_with_its_columns(tmp_path: Path) -> N
         ("metadata.jsonl", '\n{"path": "x.wav", "path": "y"}', "metadata.jsonl, line 2"),
         ("x.json", '{"a": {"b": 1, "b": 2}}', "'b' stands twice"),
         ("metadata.csv", "file_name,text,Text\nx.wav,a,b\n", "metadata.csv, line 1: the column"),
-        ("metadata.csv", "wave,text\nx.wav,a\n", "(there are: 'wave', 'text')"),
+        ("metadata.csv", "wave,text\nx.wav,a\n", "(it has: 'wave', 'text')"),
         (
             "metadata.csv",
             "file_name,split\nx.wav,tset\n",

@@ -390,5 +390,5 @@ def test_parquet_audio_is_bounded(tmp_path: Path) -> None:
     pq.write_table(pa.table({"audio": rows}), tmp_path / "x.parquet", compression="zstd")
     found = extract_parquet_audio(tmp_path / "x.parquet", tmp_path, tmp_path / "out")
     assert next(found)[0].read_bytes() == rows[0]
-    with pytest.raises(UserError, match=r"x\.parquet, row 2: 256 MiB are too much for a clip"):
+    with pytest.raises(UserError, match=r"x\.parquet, row 2: 256 MiB is too much for a clip"):
         next(found)

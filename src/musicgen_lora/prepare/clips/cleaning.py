@@ -1,7 +1,7 @@
-"""Which files of a folder are worth keeping.
+"""Decides which files of a folder are worth keeping.
 
-Silent and short files go, and single hits, which are no beats. Of copies (the same bytes, or the
-same sound under gain, re-encoding and shifts) the best stays.
+Silent files, short files and single hits, which are not beats, are left out. Of several copies (the
+same bytes, or the same sound after gain, re-encoding or shifts) the best is kept.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from musicgen_lora.prepare.report.findings import is_clipped
 
 SILENT_FILE_SHARE = 0.9
 BANDWIDTH_STEP_HZ = 500.0
+"""Bandwidths this close count as equal."""
 LOUDER_DB = 3.0
-"""Bandwidths this close are one."""
 MUCH_SHORTER = 0.5
-"""A copy of less than this share of the longest is no match for it, however good."""
+"""A copy shorter than this share of the longest loses to it, however good it sounds."""
 SAME_LENGTH_S = 0.3
-"""Copies whose lengths differ by no more are equally long."""
+"""Copies whose lengths differ by no more than this count as equally long."""
 ONE_SHOT = (
-    "a single hit (one-shot), no beat; --one_shots caption keeps such files and says what they are."
+    "is a single hit (one-shot), not a beat; --one_shots caption keeps and captions such files."
 )
 
 
 def unusable_reason(
     record: Analysis, min_clip_s: float, *, to_mono: bool, keeps_hits: bool = False
 ) -> str | None:
-    """Why a file is left out by its analysis; None for a usable one.
+    """Why a file's analysis rules it out; None for a usable file.
 
     Args:
-        to_mono: its channels are folded with what cancels turned round, see `audio.fold`.
+        to_mono: whether its channels are folded with cancelling parts inverted, see `audio.fold`.
     """
     duration_s, quality = record.duration_s, record.quality
     if duration_s < min_clip_s:
@@ -53,7 +53,7 @@ def unusable_reason(
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """A file that is left out, as a copy: the digest of the one that stays, and why it does."""
+    """Why a file is left out as a copy: the digest of the one that is kept, and its advantage."""
 
     of: str
     why: str
@@ -66,24 +66,24 @@ def near_duplicates(
 ) -> dict[str, NearDuplicate]:
     """Near copies to leave out, by digest.
 
-    What the dataset lists already stays; else the best copy, see `_merits`.
+    Files that the dataset already lists are kept; otherwise the best copy is, see `_merits`.
     """
     left_out = {}
     for group in sounding_alike(records, prints, THRESHOLD):
         longest_s = max(records[digest].duration_s for digest in group)
         merits = {digest: _merits(records[digest], longest_s) for digest in group}
-        # Of equals the first stays: `max` keeps it.
+        # Of equals the first is kept, as `max` does.
         best = max(group, key=lambda digest: (digest in listed, *merits[digest].values()))
         for digest in group:
             if digest == best or digest in listed:
                 continue
             better = (n for n, merit in merits[best].items() if merit > merits[digest][n])
             worse = any(merits[digest][n] > merit for n, merit in merits[best].items())
-            why = next(better, "as good, and comes first")
+            why = next(better, "just as good, and comes first")
             if best in listed:
                 is_better = tuple(merits[digest].values()) > tuple(merits[best].values())
-                why = "in the dataset already" + (
-                    "; this one is better: take the other out of the folder to have it"
+                why = "already in the dataset" + (
+                    "; this one is better: take the other out of the folder to use it"
                     if worse and is_better
                     else ""
                 )
@@ -92,27 +92,27 @@ def near_duplicates(
 
 
 def _merits(record: Analysis, longest_s: float) -> dict[str, float]:
-    """What speaks for one of several copies, the weightiest first, by what is told of it."""
+    """The merits of one of several copies by their names in messages, the weightiest first."""
     duration_s, quality = record.duration_s, record.quality
-    # An encoder's low-pass tells of a WAV that was an MP3.
+    # An encoder's low-pass reveals a WAV that was once an MP3.
     is_lossless = record.is_lossless and not quality.has_lossy_edge
     band = round((quality.bandwidth_hz or 0.0) / BANDWIDTH_STEP_HZ)
     return {
         "much longer": duration_s >= MUCH_SHORTER * longest_s,
         "lossless": is_lossless,
         "not clipped": not is_clipped(record),
-        # An encoder pads what it makes by a tenth of a second.
+        # Encoders pad their output by a tenth of a second.
         "longer": duration_s >= longest_s - SAME_LENGTH_S,
-        "wider in its band of frequencies": band,
-        "of a higher sample rate": record.sample_rate,
-        "of a higher level": round(quality.true_peak_db / LOUDER_DB),
+        "wider in bandwidth": band,
+        "higher in sample rate": record.sample_rate,
+        "higher in level": round(quality.true_peak_db / LOUDER_DB),
     }
 
 
 def sounding_alike(
     records: Mapping[str, Analysis], prints: Mapping[str, np.ndarray], threshold: float
 ) -> list[list[str]]:
-    """Groups of files, by digest, that sound alike from their start, see `duplicates`."""
+    """Groups of files, by digest, that sound alike from the start, see `duplicates`."""
     digests: Sequence[str] = [digest for digest in records if digest in prints]
     return duplicate_groups(
         digests,

@@ -1,7 +1,7 @@
 """The clips of a file: where they begin and end, and how they are written.
 
-Files up to the longest clip stay whole. Longer ones are cut where bars begin, as far as the
-analysis is sure of them; each clip says what it was cut on.
+Files no longer than the longest clip stay whole. Longer ones are cut where bars begin, if the
+analysis is sure of the bars; each clip's entry says what it was cut on.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from musicgen_lora.runtime.workers import Failure, SignOfLife
 
 MAX_NAME_BYTES = 150
 PEAK_CEILING_DB = -1.0
-"""dBTP that no gain goes beyond."""
+"""True peak in dBTP that no gain exceeds."""
 MOST_GAIN_DB = 30.0
-"""What needs more is nearly silence; its noise isn't worth it."""
+"""A clip that needs more gain is nearly silent, and would mostly become noise."""
 MOST_LIMITED_DB = 6.0
-"""A limiter, where it is asked for, turns the highest peak down by so much at most."""
+"""The limiter, if enabled, turns the highest peak down by this much at most."""
 HELD_LU = 0.5
-"""A clip that is quieter than wanted by more is held by its peaks."""
+"""A clip that is further below the target than this is held back by its peaks."""
 SILENT_PEAK = 1e-3
 SAME_LENGTH_S = 0.5
-"""What a file may differ from the length that metadata says it was cut to."""
+"""How far a file's length may differ from the one that the metadata says it was cut to."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class ClipPlan:
     """A stretch of a file that becomes a clip.
 
     Args:
-        duration_s: how long it is, once.
-        segment: which of the record's segments it lies in.
-        cut: "bars", "beats" or "time", what it was cut on; "part" for one that the metadata
+        duration_s: its length, played once.
+        segment: index of the record's segment that it lies in.
+        cut: what it was cut on: "bars", "beats" or "time"; "part" for one that the metadata
             gives as it is; None for a whole file.
-        repeated: how often it is played.
-        part: of the file, that the metadata describes and this lies in.
+        repeated: how many times it is played.
+        part: the part of the file described by the metadata that this lies in.
     """
 
     start_s: float
@@ -85,14 +85,14 @@ def plan_clips(
     """The clips of a file.
 
     With parts, a clip is one of them, or a window of one that is longer than `max_s`; none
-    reaches over a part's ends, for it is captioned as that part.
+    crosses a part's ends, because it is captioned as that part.
 
     Args:
-        max_s: longest clip; files up to it stay whole.
-        min_window_s: shortest window of a longer file, where a sounding stretch has it.
-        min_clip_s: windows below this are left out.
-        repeat_to_s: loops of whole bars are repeated until they are so long; None for never.
-        parts: of the file, that the metadata describes, in their order.
+        max_s: longest clip; files up to this length stay whole.
+        min_window_s: shortest window of a longer file, if a sounding stretch is long enough.
+        min_clip_s: shorter windows are left out.
+        repeat_to_s: loops of whole bars are repeated until they are this long; None for never.
+        parts: the parts of the file that the metadata describes, in order.
     """
     duration_s = record.duration_s
     whole = is_of_another_file(parts, duration_s)
@@ -112,9 +112,9 @@ def plan_clips(
 def _windows(
     record: Analysis, stretch: tuple[float, float], max_s: float, min_window_s: float
 ) -> list[ClipPlan]:
-    """Windows of a stretch of a file, each within one segment, and within one piece of a mix."""
+    """Windows of a stretch of a file, each within one segment and one piece of a mix."""
     plans = []
-    # Windows of 15 to 30 s tile everything; so must those of a shorter max_clip.
+    # Windows of x to 2x seconds, such as 15 to 30 s, tile any length; so must shorter ones.
     shortest_s = min(min_window_s, 0.5 * max_s)
     for index, segment in enumerate(record.segments):
         start_s = max(stretch[0], segment.start_s)
@@ -142,8 +142,8 @@ def _windows(
 def _piece_windows(
     segment: Segment, region: tuple[float, float], shortest_s: float, max_s: float
 ) -> list[ClipPlan]:
-    """Windows of the pieces of a mix, which pauses part and whose tempi differ: each is cut on its
-    own bars. One that is shorter than a window stays whole where it has whole bars."""
+    """Windows of the pieces of a mix, which pauses separate and whose tempi differ: each is cut on
+    its own bars. A piece shorter than a window stays whole if it has whole bars."""
     plans = []
     for piece in segment.stretches:
         start_s = max(region[0], piece.start_s)
@@ -164,7 +164,7 @@ def _piece_windows(
 def left_out_stretches(
     record: Analysis, plans: Sequence[ClipPlan], regions: Sequence[tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """What sounds in a file and is in no clip."""
+    """The sounding stretches of a file that are in no clip."""
     taken = [tuple(pair) for pair in record.quality.silences_s]
     taken += [(plan.start_s, plan.start_s + plan.duration_s) for plan in plans]
     left = []
@@ -182,7 +182,7 @@ def left_out_stretches(
 
 
 def _within(tempo: Tempo, offset_s: float, length_s: float) -> Tempo:
-    """A segment's tempo as of a stretch that begins so late in it."""
+    """A segment's tempo, relative to a stretch of it that begins at `offset_s`."""
 
     def kept(lines_s: np.ndarray) -> np.ndarray:
         moved = lines_s - offset_s
@@ -196,7 +196,7 @@ def _within(tempo: Tempo, offset_s: float, length_s: float) -> Tempo:
 def _plan_part(
     record: Analysis, part: FilePart, max_s: float, min_window_s: float
 ) -> list[ClipPlan]:
-    """The clips of one part of a file, as much of it as there is."""
+    """The clips of one part of a file, as far as the file reaches."""
     start_s, end_s = part[0], record.duration_s
     if part[1] is not None:
         end_s = min(end_s, part[1])
@@ -209,8 +209,8 @@ def _plan_part(
 
 
 def is_of_another_file(parts: Sequence[FilePart], duration_s: float) -> FilePart | None:
-    """The one part that was cut into this file already: the times are those of the recording it
-    comes from, as in MusicCaps. None where parts are of the file itself."""
+    """The single part that this file already is: its times refer to the recording it was cut from,
+    as in MusicCaps. None where the parts refer to the file itself."""
     if len(parts) != 1:
         return None
     start_s, end_s = parts[0]
@@ -222,13 +222,13 @@ def is_of_another_file(parts: Sequence[FilePart], duration_s: float) -> FilePart
 def clip_paths(
     source: str, digest: str, plans: Sequence[ClipPlan], sound: Mapping[str, Any]
 ) -> list[str]:
-    """Where the clips of a file go, relative to the dataset. The names hold a hash of the file, of
-    its parts and of what is done to its sound, so different audio never meets under one name, a
-    clip in use is never written over, and an interrupted run finds what it has made.
+    """The paths of a file's clips, relative to the dataset. The names hold a hash of the file, its
+    parts and the processing of its sound, so different audio never shares a name, a clip in use is
+    never overwritten, and an interrupted run finds the clips that it has made.
 
     Args:
         source: the file's path below the input folder.
-        sound: the settings that decide how they sound.
+        sound: the settings that decide how the clips sound.
     """
     parts = [(round(p.start_s, 6), round(p.duration_s, 6), p.repeated) for p in plans]
     made_of = json.dumps([digest, parts, dict(sound)], sort_keys=True)
@@ -239,7 +239,7 @@ def clip_paths(
 
 
 def _safe_name(source: str) -> str:
-    """A readable file name made of a path below the input folder."""
+    """A readable file name made from a path below the input folder."""
     name = re.sub(r"[^\w.#+-]+", "_", "__".join(Path(source).with_suffix("").parts)).strip("._-")
     if RESERVED_NAME.fullmatch(name.partition(".")[0]):
         name = f"clip_{name}"
@@ -251,11 +251,11 @@ class CutTask:
     """The clips of a file to write.
 
     Args:
-        targets: a path for each; None where the file is part of the dataset and is only read.
-        loudness_lufs: wanted loudness; None leaves the level alone.
-        vocals: whether they are looked for, and taken out of what is written.
-        to_mono: whether what is written is folded to mono, see `fold.fold_to_mono`.
-        limit: whether peaks that keep a clip from its loudness are limited.
+        targets: a path for each; None where the file lies in the dataset and is only read.
+        loudness_lufs: target loudness; None leaves the level alone.
+        vocals: whether they are looked for, and removed from the written clips.
+        to_mono: whether the written clips are folded to mono, see `fold.fold_to_mono`.
+        limit: whether peaks that keep a clip below its target loudness are limited.
     """
 
     path: Path
@@ -272,13 +272,13 @@ def cut_file(task: CutTask, alive: SignOfLife) -> list[dict[str, Any] | None] | 
     """Writes the clips of a file.
 
     Returns:
-        Facts of each clip, see `_make_clip`; in place of a silent one, which isn't written, None.
+        Facts of each clip, see `_make_clip`; None for a silent clip, which isn't written.
     """
     try:
-        # In place there is no M4A, see `inputs`.
+        # Files that stay in place are never M4A, see `inputs`.
         folder = task.path.parent if task.targets is None else task.targets[0].parent
         made = []
-        # Opened once: clips that follow each other are read without a seek.
+        # Opened once: consecutive clips are read without seeking.
         with decodable(task.path, folder, alive) as source, AudioStream(source) as stream:
             for index, plan in enumerate(task.plans):
                 target = None if task.targets is None else task.targets[index]
@@ -292,12 +292,12 @@ def cut_file(task: CutTask, alive: SignOfLife) -> list[dict[str, Any] | None] | 
 def _make_clip(
     task: CutTask, plan: ClipPlan, target: Path | None, stream: AudioStream
 ) -> dict[str, Any] | None:
-    """Writes a clip, where it has a target.
+    """Writes a clip if it has a target.
 
     Returns:
         `duration_s`, `loudness_lufs` (None for silence or below 0.4 s), those of `_write_clip` and,
-        where there is such a thing, `vocals` ("none", "some" or "removed") and `folded` ("mean", or
-        the bands that were turned round first). None for a silent clip.
+        where they apply, `vocals` ("none", "some" or "removed") and `folded` ("mean", or the bands
+        that were inverted first). None for a silent clip.
     """
     rate = task.sample_rate
     facts: dict[str, Any] = {}
@@ -312,7 +312,7 @@ def _make_clip(
         stream,
         rate,
         start_s=plan.start_s,
-        # The end of a whole file is where its samples end, not where its header says.
+        # A whole file ends where its samples end, not where its header says.
         duration_s=plan.duration_s if plan.cut else None,
         fold=fold if task.to_mono and target is not None else None,
     )
@@ -340,9 +340,9 @@ def _write_clip(
     """Writes a clip `[C, N]`.
 
     Returns:
-        What was written, and in dB: `gain_db` that it was given, `limited_db` that its highest peak
-        was turned down by and `held_db` that it is quieter than wanted for its peaks' sake, the
-        last two where there is such a thing.
+        The written samples and, in dB: `gain_db`, the gain applied; `limited_db`, by how much its
+        highest peak was limited; `held_db`, by how much its peaks keep it below the target. The
+        last two only where they apply.
     """
     if repeated > 1:
         waveform = np.tile(waveform, repeated)

@@ -1,4 +1,4 @@
-"""What the metadata says about a clip: made of facts, and made again without a person's edits."""
+"""What the metadata says about a clip: made from facts, and refreshed without losing edits."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from musicgen_lora.prepare.words.facts import Facts, merge_facts
 from musicgen_lora.prepare.words.genres import in_sequencer_tempo
 
 ONE_SHOT_TEXT = "one-shot sample"
-"""Caption of single hits that bring none; what their names say (808, kick) is added."""
+"""Caption of single hits that have none; words from their names (808, kick) are added."""
 MADE_NAMES = ("text", "texts", "bpm", "key", "tags", "split")
-"""Fields that a second run refreshes, unless a person changed them; so are those that the input's
-metadata has and that mean nothing here."""
+"""Fields that a second run refreshes unless the user changed them, as it does those fields of the
+input's metadata that are unknown here."""
 
 
 def describe_clip(
@@ -49,14 +49,13 @@ def describe_clip(
     heard: Facts,
     wording: Wording,
 ) -> dict[str, Any]:
-    """The fields of `MADE_NAMES` about a clip, those that there is something to say for, and the
-    fields that are only kept.
+    """The fields of `MADE_NAMES` that are known for a clip, and the fields that are only kept.
 
-    A clip of a part that the metadata describes is described as that part; what is said of the
-    whole file comes after it.
+    A clip of a part that the metadata describes gets that part's description first, then that of
+    the whole file.
 
     Args:
-        window: what it sounds like by itself, where that was measured.
+        window: the clip's own measurement, if there is one.
     """
     measured = measured_facts(own_segment(record.segments[plan.segment], window))
     if record.is_one_shot:
@@ -66,7 +65,7 @@ def describe_clip(
     facts = merge_facts([*stated, record.tags, *file.named, measured, heard])
     facts = in_sequencer_tempo(facts)
     texts = make_captions(facts, f"{file.digest}:{plan.start_s:.3f}", wording)
-    # The author's caption stands; what is read for it stands beside it, to be seen and mended.
+    # The author's caption is kept; its English reading is added, to be seen and corrected.
     texts = list(dict.fromkeys([*texts, *map(english_of, texts)]))
     fields: dict[str, Any] = {"text": texts[0]}
     if len(texts) > 1:
@@ -91,14 +90,14 @@ def make_entry(
     made: Mapping[str, Any],
     described: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The metadata's entry of a new clip.
+    """The metadata entry of a new clip.
 
     Args:
-        source: what it must not be parted from by a split.
-        made: what `cut.cut_file` says of the clip.
+        source: clips of one source stay on the same side of the split.
+        made: the clip's facts from `cut.cut_file`.
     """
     optional = {
-        # Written clips are files of their own; a file in its place is read in windows.
+        # Written clips are separate files; a file that stays in place is read in windows.
         "start_s": round(plan.start_s, 6) if plan.cut and file.in_place is not None else None,
         "loudness_lufs": made["loudness_lufs"],
         "vocals": made.get("vocals"),
@@ -124,11 +123,10 @@ def make_entry(
 def refresh_entries(
     entries: list[dict[str, Any]], described: Mapping[tuple[str, float], Mapping[str, Any]]
 ) -> int:
-    """Brings the captions and facts of listed clips up to date, in place; edits stay.
+    """Brings the captions and facts of listed clips up to date, in place; edits are kept.
 
     Args:
-        described: from `describe_clip`, by digest of the file and where in it the clip begins
-            (`clip_key`).
+        described: from `describe_clip`, by the file's digest and the clip's start (`clip_key`).
 
     Returns:
         How many entries changed.
@@ -136,7 +134,7 @@ def refresh_entries(
     changed = 0
     for index, entry in enumerate(entries):
         fields = described.get(clip_key(str(entry.get("made_from")), entry.get("at_s") or 0.0))
-        # Entries without marks are a person's own.
+        # Entries without marks are the user's own.
         if fields is None or not isinstance(entry.get(MADE_FIELD), Mapping):
             continue
         if is_marked(entry, GONE, CUT_ANEW):
@@ -151,7 +149,7 @@ def refresh_entries(
 
 
 def own_plan(entry: Mapping[str, Any], file: Input, record: Analysis) -> ClipPlan:
-    """The stretch that a listed clip is of its file, whatever would be cut today."""
+    """The stretch of its file that a listed clip covers, whatever would be cut now."""
     start_s, stop_s = span_of(entry)
     begins = [segment.start_s for segment in record.segments]
     segment = max((i for i, at_s in enumerate(begins) if at_s <= start_s + 1e-3), default=0)
@@ -161,7 +159,7 @@ def own_plan(entry: Mapping[str, Any], file: Input, record: Analysis) -> ClipPla
 
 
 def clip_key(digest: str, at_s: float) -> tuple[str, float]:
-    """What a clip is known by in a later run, whatever it and its file are called by then."""
+    """What identifies a clip in later runs, even if it or its file is renamed."""
     return digest, round(float(at_s), 2)
 
 
@@ -175,10 +173,10 @@ def listed_sources(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def listed_sides(entries: Iterable[Mapping[str, Any]], metadata: Path) -> dict[str, set[Split]]:
-    """The splits that the dataset states for the clips of each source; none where it doesn't say.
+    """The splits that the dataset states for the clips of each source, an empty set if none.
 
     Raises:
-        UserError: an entry's split is no split's name.
+        UserError: an entry's split is unknown.
     """
     sides: dict[str, set[Split]] = {}
     for index, entry in enumerate(entries, 1):

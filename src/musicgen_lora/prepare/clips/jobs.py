@@ -1,4 +1,4 @@
-"""The files that a preparation cuts, and what the metadata lists when some of them are done."""
+"""The files that a preparation cuts, and the metadata's entries once some of them are done."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from musicgen_lora.prepare.rerun.succession import Entry, lies_in
 
 @dataclass
 class CutJob:
-    """The clips of a file that are to be written.
+    """The clips of a file to write.
 
     Args:
-        paths: where each goes in the dataset.
-        replaces: digests of the files whose entries they take the place of.
+        paths: of each clip in the dataset.
+        replaces: digests of the files whose entries these clips replace.
     """
 
     file: Input
@@ -29,7 +29,7 @@ class CutJob:
     paths: list[str]
     replaces: set[str]
     entries: list[Entry] | None = None
-    """Entries, once they are made, with those that stay for what a person wrote."""
+    """Entries, once they are made, with those that stay only for a user's edits."""
 
 
 def plan_jobs(
@@ -39,12 +39,12 @@ def plan_jobs(
     ledger: Ledger,
     remarks: Remarks,
 ) -> tuple[list[CutJob], list[Dropped]]:
-    """A job for each file, without the stretches that a person removed, and the files of which no
-    clip comes.
+    """A job for each file, without the stretches that the user removed; and the files that give no
+    clips.
 
     Args:
-        files: new ones and those that are cut anew.
-        remarks: where it is said which parts of a file are left out.
+        files: new ones and those that are recut.
+        remarks: get the parts of files that are left out.
     """
     jobs, dropped = [], []
     for file in files:
@@ -71,8 +71,8 @@ def plan_jobs(
 
 
 def with_jobs(entries: Sequence[Entry], jobs: Sequence[CutJob]) -> list[Entry]:
-    """A dataset's entries with those of the jobs that are done: of a file that was cut anew in
-    place of its earlier ones, of new files at the end, in the order of the jobs."""
+    """A dataset's entries with those of the finished jobs: recut files' entries in place of their
+    earlier ones, new files' at the end, in the order of the jobs."""
     done = [job for job in jobs if job.entries is not None]
     by_digest = {digest: job for job in done for digest in job.replaces}
     listed: list[Entry] = []

@@ -1,5 +1,5 @@
-"""What there is to say of the stretches of a file that become no clips: above all of the parts that
-the metadata describes one by one (`start_s`, `duration_s`)."""
+"""Reports the stretches of a file that become no clips, above all the parts that the metadata
+describes one by one (`start_s`, `duration_s`)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from musicgen_lora.prepare.reading.remarks import (
 from musicgen_lora.prepare.words.facts import FilePart
 
 SLACK_S = 0.1
-"""What a part may differ from its file."""
+"""How far a part may reach past the end of its file."""
 TOLD_REST_S = 1.0
-"""Stretches outside of all parts are told from this length on."""
+"""Stretches in no clip are reported from this length on."""
 
 
 def say_left_out(
     file: Input, record: Analysis, plans: Sequence[ClipPlan], remarks: Remarks
 ) -> None:
-    """Says which parts of a new file become no clip or are cut short, and what no part covers."""
+    """Reports which parts of a new file give no clip or are cut short, and what no part covers."""
     duration_s = record.duration_s
     say_short_stretches(file, record, plans, remarks)
     if not file.parts or is_of_another_file(file.parts, duration_s) is not None:
@@ -35,7 +35,7 @@ def say_left_out(
     for part in file.parts:
         start_s, end_s = part
         if start_s >= duration_s or (end_s is not None and end_s > duration_s + SLACK_S):
-            remarks.add(PART_OUTSIDE, f"{_name(file, part)}: the file has {duration_s:.2f} s")
+            remarks.add(PART_OUTSIDE, f"{_name(file, part)}: the file is {duration_s:.2f} s long")
         elif part not in used:
             remarks.add(PART_OUTSIDE, f"{_name(file, part)}: too short for a clip, or silent")
     rest_s = duration_s - _covered_s(file.parts, duration_s)
@@ -46,10 +46,10 @@ def say_left_out(
 def say_short_stretches(
     file: Input, record: Analysis, plans: Sequence[ClipPlan], remarks: Remarks
 ) -> None:
-    """Says which sounding stretches of a file that is cut become no clip, and how long they are."""
+    """Reports which sounding stretches of a file that is cut become no clip, and their length."""
     if not plans or any(plan.cut is None for plan in plans):
         return
-    # Of parts that no clip is of, `say_left_out` speaks.
+    # `say_left_out` reports parts that give no clip.
     used = {plan.part for plan in plans if plan.part is not None}
     duration_s = record.duration_s
     regions = [(start_s, duration_s if end_s is None else end_s) for start_s, end_s in used]
@@ -77,14 +77,14 @@ def _covered_s(parts: Iterable[FilePart], duration_s: float) -> float:
 def no_clip_reason(file: Input) -> str:
     """Why a file has no clip at all."""
     if file.parts:
-        return "none of the parts that the metadata gives (start_s) can be cut out of it."
-    return "no stretch of it is long enough without silence."
+        return "none of the parts in its metadata (start_s) can be cut from it."
+    return "has no stretch that is long enough without silence."
 
 
 def say_silent(
     file: Input, plans: Sequence[ClipPlan], made: Sequence[object | None], remarks: Remarks
 ) -> None:
-    """Says which clips of a file are none, for they are silent; `made` has None in their place."""
+    """Reports the clips of a file that were dropped as silent; `made` has None in their place."""
     for plan, clip in zip(plans, made, strict=True):
         if clip is None:
             remarks.add(SILENT_CLIP, f"{file.name}, from {plan.start_s:.2f} s")

@@ -1,4 +1,4 @@
-"""Which files become clips: without the unusable and the copies; and of which source each is."""
+"""Selects the files that become clips, without unusable ones and copies; finds their sources."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Selection:
     folder: Path
     remarks: Remarks
     dropped: list[Dropped] = field(default_factory=list)
-    """Files that are left out, so far."""
+    """Files that were left out so far."""
 
     def __post_init__(self) -> None:
         left = self.revision.gone.union(*self.revision.replaced.values())
@@ -41,7 +41,7 @@ class Selection:
         """The source of each file that the dataset has clips of, by digest."""
 
     def without_unusable(self, files: Sequence[Input]) -> list[Input]:
-        """New files, without those that are too short, silent or single hits."""
+        """The new files without those that are too short, silent or single hits."""
         usable = []
         for file in files:
             reason = self.revision.unusable_reason(file, self.records[file.digest])
@@ -56,8 +56,8 @@ class Selection:
     def without_copies(
         self, known: Sequence[Input], new: Sequence[Input]
     ) -> tuple[list[Input], list[Input]]:
-        """The files without near copies among the new ones; those that stay are held out where a
-        copy of theirs is, and described by what is written about it where they say nothing."""
+        """The files without near copies among the new ones. A kept file is held out if a copy of it
+        is, and takes over the facts about the copy that it lacks."""
         pool, prints = self._heard_before(new)
         copies = near_duplicates(pool, prints, set(self.listed)) if new else {}
         names = {file.digest: file.name for file in (*known, *new)}
@@ -80,12 +80,12 @@ class Selection:
     def sources(
         self, new: Sequence[Input], analysed: set[str]
     ) -> tuple[dict[str, str], list[Entry]]:
-        """The source of each file by digest, and the dataset's entries with theirs: of what shares
-        audio one source.
+        """The source of each file by digest, and the dataset's entries with their sources; files
+        that share audio get one source.
 
         Args:
             new: files that become clips.
-            analysed: digests of those that this run analysed, known ones among them.
+            analysed: digests of the files that this run analysed, including known ones.
         """
         pool, prints = self._heard_before(new)
         own = {file.digest: file.name for file in new}
@@ -107,7 +107,7 @@ class Selection:
     def _heard_before(
         self, new: Sequence[Input]
     ) -> tuple[dict[str, Analysis], dict[str, np.ndarray]]:
-        """Records and fingerprints by digest, of what the dataset lists and of new files."""
+        """Records and fingerprints of the dataset's files and the new ones, by digest."""
         pool = {}
         for digest in dict.fromkeys([*self.listed, *(file.digest for file in new)]):
             record = self.records.get(digest) or read_record(self.folder, digest)
@@ -117,7 +117,7 @@ class Selection:
         return pool, {digest: row for digest, row in prints.items() if row is not None}
 
     def _with_words_of(self, file: Input, copy: Input) -> Input:
-        """A file that stays, with what is said of its copy and not of it."""
+        """A kept file with the facts that are stated only about its copy."""
         own, other = self._said_of(file), self._said_of(copy)
         carried = {
             name: getattr(other, name)
@@ -133,7 +133,7 @@ class Selection:
         return replace(file, stated=(*file.stated, facts))
 
     def _said_of(self, file: Input) -> Facts:
-        """What metadata, tags and names say of a whole file."""
+        """What metadata, tags and names say about a whole file."""
         stated = [facts for facts in file.stated if facts.part is None]
         return merge_facts([*stated, self.records[file.digest].tags, *file.named])
 

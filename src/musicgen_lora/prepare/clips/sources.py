@@ -1,4 +1,4 @@
-"""What each file must not be parted from by a split: what the metadata says, and what is heard."""
+"""Which files a split must keep together: by their metadata and by their sound."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from musicgen_lora.prepare.reading.remarks import (
 
 @dataclass(frozen=True)
 class HeardSources:
-    """Sources as they are heard.
+    """Sources found by sound.
 
     Args:
         sources: of each file, by digest.
-        renamed: sources of the dataset that another one takes in, with its name.
+        renamed: sources of the dataset that are merged into another, with its name.
     """
 
     sources: dict[str, str]
@@ -44,14 +44,14 @@ def hear_sources(
     sides: Mapping[str, set[Split]],
     remarks: Remarks,
 ) -> HeardSources:
-    """What belongs together by its sound: versions of a beat, and what shares audio.
+    """Finds files that belong together by sound: versions of a beat, and files that share audio.
 
     Args:
         own: the path of each new file, by digest.
-        listed: the source that the dataset states for files that it lists.
-        fresh: digests of what wasn't compared before.
+        listed: the source that the dataset states for each file that it lists, by digest.
+        fresh: digests of files that weren't compared before.
         sides: by source, the splits of the clips that the dataset lists.
-        remarks: where it is said which files share audio, and which sources can't be joined.
+        remarks: get the files that share audio, and the sources that can't be joined.
     """
     sources, renamed = {**own, **listed}, {}
     for group in _heard_groups(records, prints, sources, set(listed), fresh, remarks):
@@ -75,13 +75,13 @@ def _heard_groups(
     fresh: Set[str],
     remarks: Remarks,
 ) -> list[list[str]]:
-    """The files, by digest, in groups of what is of one source; `named` has the one of each."""
+    """The files' digests, grouped by source; `named` has each file's own source."""
     groups = _Groups()
     first_of: dict[str, str] = {}
     for digest, source in named.items():
         groups.join(first_of.setdefault(source, digest), digest)
     for group in sounding_alike(records, prints, VARIANT_THRESHOLD) if fresh else ():
-        # Versions that the dataset lists stay as its metadata has them.
+        # Versions that the dataset lists keep the sources in its metadata.
         anchor = next((digest for digest in group if digest in listed), group[0])
         for digest in group:
             if digest not in listed and groups.root(digest) != groups.root(anchor):
@@ -108,7 +108,7 @@ def _heard_groups(
 
 
 class _Groups:
-    """Names that belong together; each group has a root, one of its names."""
+    """Groups of names; each group has a root, one of its names."""
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}
@@ -119,7 +119,7 @@ class _Groups:
         return name
 
     def join(self, stays: str, goes: str) -> None:
-        """Makes two groups one, whose root is that of `stays`."""
+        """Merges two groups; the root of `stays` remains."""
         self._parent[self.root(goes)] = self.root(stays)
 
 
@@ -131,15 +131,15 @@ def settle_sources(
 ) -> dict[str, str]:
     """The source of each file, by digest.
 
-    Files are of one source where the metadata says so, and where they are versions of one beat.
-    Where stated splits part such files the splits stand; what is trained on then counts as a
-    source of its own, so that training goes on, and it is said.
+    Files have the same source if the metadata says so or if they are versions of one beat. Where
+    stated splits separate such files, the splits are kept; the training files then count as a
+    source of their own, so that training can proceed, and this is reported.
 
     Args:
-        files: new ones, that become clips.
-        heard: by digest, the source that `hear_sources` finds.
-        listed_sides: by source, the splits of the clips that the dataset lists already.
-        remarks: where joined and divided sources are said.
+        files: new ones that become clips.
+        heard: by digest, the source found by `hear_sources`.
+        listed_sides: by source, the splits of the clips that the dataset already lists.
+        remarks: get joined and divided sources.
     """
     named = _joined(files, heard, set(listed_sides), remarks)
     sides: dict[str, set[Split]] = {}
@@ -154,7 +154,7 @@ def settle_sources(
     sources = {}
     for file in files:
         source = named[file.digest]
-        # Clips without a split follow the one that their source keeps its name for.
+        # Clips without a split go to the side that keeps their source's name.
         keeps = next(iter(listed_sides.get(source) or {"validation"}))
         split = find_split(file.split) if file.split is not None else keeps
         apart = f"{source} ({'train' if split == 'train' else 'held out'})"
@@ -165,14 +165,14 @@ def settle_sources(
 def _joined(
     files: Sequence[Input], heard: Mapping[str, str], listed: set[str], remarks: Remarks
 ) -> dict[str, str]:
-    """The source of each file where all that belong together are one."""
+    """The source of each file, the same for all files that belong together."""
     groups = _Groups()
     stated_sources = {file.source for file in files if file.source is not None}
     for file in files:
         own, other = groups.root(file.source or file.name), groups.root(heard[file.digest])
         if own == other:
             continue
-        # A source that the dataset has stays, else the first one that somebody stated.
+        # Keep a source that the dataset has, else the first one that somebody stated.
         other_stays = other in listed or (other in stated_sources and own not in listed)
         stays, goes = (other, own) if other_stays or file.source is None else (own, other)
         groups.join(stays, goes)

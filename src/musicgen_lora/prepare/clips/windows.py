@@ -1,8 +1,8 @@
-"""What the clips of a long file sound like, each by itself.
+"""Measures the clips of a long file one by one.
 
-The analysis of a file sees five minutes at once. A mix changes its tempo and key within them, and
-a clip that is captioned with its file's would teach the wrong words. So each clip that is a part
-of a file is measured too, once, and kept beside the file's record.
+The analysis of a file covers five minutes at once. A mix changes its tempo and key within them, and
+a clip captioned with its file's tempo and key would teach the wrong words. So each clip that is
+part of a file is measured too, once, and the result is kept beside the file's record.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
 from musicgen_lora.runtime.workers import Failure, SignOfLife
 
 SAME_TEMPO = 0.04
-"""Tempi whose ratio is a power of two within this share are one, but for the octave."""
+"""Tempi whose ratio is within this share of 1/2, 1 or 2 differ by an octave at most."""
 
 StretchKey = tuple[str, int, int]
 """Digest of a file, and where in it a stretch begins and ends, in hundredths of a second."""
@@ -44,7 +44,7 @@ class WindowTask:
 
 
 def stretch_key(digest: str, plan: ClipPlan) -> StretchKey:
-    """What a clip's own measurement is known by."""
+    """The key of a clip's own measurement."""
     return digest, round(100 * plan.start_s), round(100 * (plan.start_s + plan.duration_s))
 
 
@@ -55,11 +55,11 @@ def measure_windows(
     console: Console,
     engine: Engine,
 ) -> dict[StretchKey, Segment]:
-    """What each clip sounds like that is a part of its file, as a record's segments hold it.
+    """Measures each clip that is part of its file, in the form of a record's segments.
 
     Args:
         plans: clips by their file's digest.
-        folder: where measurements are kept; what is there already isn't made again.
+        folder: where measurements are kept; existing ones are reused.
     """
     found: dict[StretchKey, Segment] = {}
     tasks = []
@@ -76,7 +76,7 @@ def measure_windows(
     for index, result in run_shown(console, "measuring clips", engine, measure_file, tasks):
         if isinstance(result, Failure):
             name = files[tasks[index].digest].name
-            told = f"its clips keep the file's tempo and key: {name}: {result.reason}"
+            told = f"{name}: its clips keep the file's tempo and key: {result.reason}"
             console.print(told, style="yellow")
         else:
             found |= result
@@ -84,7 +84,7 @@ def measure_windows(
 
 
 def measure_file(task: WindowTask, alive: SignOfLife) -> dict[StretchKey, Segment] | Failure:
-    """Measures stretches of a file and keeps what was found."""
+    """Measures stretches of a file and keeps the results."""
     found = {}
     try:
         with decodable(task.path, task.folder, alive) as source, AudioStream(source) as stream:
@@ -116,14 +116,14 @@ def _place(folder: Path, key: StretchKey) -> Path:
 
 
 def own_segment(segment: Segment, own: Segment | None) -> Segment:
-    """What to say of a clip: its own tempo and key.
+    """The segment that describes a clip, with its own tempo and key.
 
-    Where the whole stretch of the file has one steady tempo and the clip by itself none that is
-    sure, or another octave of it, that tempo is the clip's.
+    If the file's segment has one steady tempo, and the clip alone has no certain tempo or the same
+    one in another octave, the clip gets the segment's tempo.
 
     Args:
-        segment: of the file's record, that the clip lies in.
-        own: the clip's measurement; None where there is none, as for a whole file.
+        segment: the segment of the file's record that the clip lies in.
+        own: the clip's measurement; None if there is none, as for a whole file.
     """
     if own is None:
         return segment

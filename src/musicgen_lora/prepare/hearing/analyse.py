@@ -1,8 +1,9 @@
-"""What a file sounds like, measured once and kept in `output_dir/analysis`.
+"""Analyses the sound of a file once and keeps the result in `output_dir/analysis`.
 
-A record `<sha256[:16]>.json` and a fingerprint `<sha256[:16]>.npy` belong to a file's bytes, so a
-renamed file, an interrupted run and a second run cost nothing. Long files are read in blocks and
-analysed in segments: memory doesn't grow with their length, and each segment has its own tempo.
+A record `<sha256[:16]>.json` and a fingerprint `<sha256[:16]>.npy` belong to a file's bytes, so
+nothing is analysed again after a rename, an interruption or in a second run. Long files are read in
+blocks and analysed in segments: memory doesn't grow with their length, and each segment has its own
+tempo.
 """
 
 from __future__ import annotations
@@ -49,21 +50,21 @@ from musicgen_lora.runtime.workers import Failure, SignOfLife
 
 SEGMENT_S = 300.0
 ANALYSIS_RATE = 32_000
-"""Rate in Hz at which all but the quality is analysed; lower rates stay as they are."""
+"""Rate in Hz at which everything but the quality is analysed; lower rates are kept."""
 BLOCK = 1 << 22
-"""Samples of all channels whose quality is measured together: 47 s of stereo at 44.1 kHz."""
+"""Samples, over all channels, whose quality is measured at once: 47 s of stereo at 44.1 kHz."""
 DIGITAL_SILENCE = 1e-6
 SILENT_PEAK_DB = -60.0
 READING = 0.5
-"""Share of a segment's time that its reading takes, with the quality of its blocks."""
+"""Share of a segment's processing time spent reading it and measuring its blocks' quality."""
 SHARES_WINDOWS = 60
-"""Half seconds whose spectra are taken together."""
+"""Half-second windows whose spectra are computed at once."""
 SUB_HZ = (20.0, 60.0)
 MOST_SURE = 0.85
-"""What was measured never outweighs what somebody stated, see `facts.STATED`."""
+"""Measurements never outweigh what somebody stated, see `facts.STATED`."""
 ENOUGH_S = 8.0
-"""A single note has a pitch and no key, two hits an interval and no tempo: what captions say of
-shorter clips is less sure in proportion, but for loops."""
+"""A single note has a pitch but no key, two hits an interval but no tempo: the confidence in
+shorter clips is lowered in proportion, except for loops."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class AnalysisTask:
 
 
 def read_record(folder: Path, digest: str) -> Analysis | None:
-    """The record of a file's bytes, if there is one of this format with its fingerprint."""
+    """The record of a file's bytes, if there is one in this format with its fingerprint."""
     record = read_kept(folder / f"{digest[:16]}.json", Analysis, digest)
     if record is None or record.format != FORMAT:
         return None
@@ -90,17 +91,17 @@ def read_fingerprint(folder: Path, digest: str) -> np.ndarray | None:
 
 
 def analyse_file(task: AnalysisTask, alive: SignOfLife) -> Analysis | Failure:
-    """Analyses a file and writes its record; a `Failure` where it is no usable audio."""
+    """Analyses a file and writes its record; returns a `Failure` if it isn't usable audio."""
     try:
         with decodable(task.path, task.folder, alive) as source:
             found, prints = _analyse(source, alive)
-            # What ffmpeg is needed for is AAC, mostly.
+            # Files that need ffmpeg are mostly AAC.
             found["is_lossless"] &= source == task.path
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
     tags = dataclasses.asdict(facts_from_tags(task.path))
     record = made(Analysis, {"format": FORMAT, "sha256": task.digest, "tags": tags, **found})
-    # The record last: with it there, all is.
+    # The record comes last: if it exists, everything does.
     place = task.folder / f"{task.digest[:16]}.npy"
     atomic.write_file(place, lambda temporary: np.save(temporary, prints))
     keep(task.folder / f"{task.digest[:16]}.json", record)
@@ -135,7 +136,7 @@ def _analyse(path: Path, alive: SignOfLife) -> tuple[dict[str, Any], np.ndarray]
                 )
                 prints.append(audio_fingerprint(segment.waveform, segment.rate))
             n_read += segment.n_frames
-            # Not kept while the next one is read.
+            # Freed before the next one is read.
             del segment
             alive(min(1.0, n_read / n_frames))
     if not segments:
@@ -157,7 +158,7 @@ def _analyse(path: Path, alive: SignOfLife) -> tuple[dict[str, Any], np.ndarray]
 
 
 def _length(stream: AudioStream, alive: Callable[[], None]) -> int:
-    """Samples a channel of a file, counted where its header doesn't know or claims too many."""
+    """Samples per channel of a file, counted if its header doesn't know or claims too many."""
     n_frames = stream.n_frames
     if n_frames is None:
         n_frames = stream.count_frames(alive)
@@ -173,8 +174,8 @@ def _length(stream: AudioStream, alive: Callable[[], None]) -> int:
 
 @dataclass
 class _Segment:
-    """A stretch of a file: `waveform` `[C, N]` at the analysis' `rate`, C is 1 or 2, the quality of
-    its blocks at their own rate, and its samples a channel at that."""
+    """A stretch of a file: `waveform` `[C, N]` at the analysis `rate`, C is 1 or 2; the quality of
+    its blocks and its samples per channel, both at the file's own rate."""
 
     waveform: np.ndarray
     rate: int
@@ -185,7 +186,7 @@ class _Segment:
 def _read_segment(
     stream: AudioStream, start_s: float, n_wanted: int, on_block: Callable[[int], None]
 ) -> _Segment | None:
-    """The next samples of a file; None at its end. `on_block` is called with how many were read."""
+    """The next samples of a file; None at its end. `on_block` gets the number read so far."""
     own_rate = stream.sample_rate
     rate = min(ANALYSIS_RATE, own_rate)
     n_channels = stream.n_channels if stream.n_channels <= 2 else 1
@@ -209,7 +210,7 @@ def _read_segment(
         if not n_new:
             break
         if not waveform.shape[1]:
-            # A header that lies costs no memory.
+            # A wrong header must not cost memory.
             room = n_wanted if n_new == n_block else n_new
             waveform = np.zeros((n_channels, math.ceil(room * rate / own_rate) + 1), np.float32)
         quality = _block_quality(block, own_rate)
@@ -227,8 +228,8 @@ def _read_segment(
 
 
 def _heard(block: np.ndarray, quality: Quality, sample_rate: int, n_channels: int) -> np.ndarray:
-    """What is analysed of a block `[C, N]`, as one or two channels: tempo and key are taken of
-    their mean, from which nothing shall be gone."""
+    """The one or two channels of a block `[C, N]` that are analysed: tempo and key come from their
+    mean, in which nothing may cancel."""
     if cancelled_bands(quality.unrelated_db, quality.mono_db):
         mono, _ = fold_to_mono(block, sample_rate)
         return np.repeat(mono, n_channels, axis=0)
@@ -248,11 +249,10 @@ def analyse_segment(
     alive: Callable[[], None],
     measured: Sequence[BlockQuality] = (),
 ) -> Segment:
-    """What there is to say of a stretch of a file `[C, N]` that begins at `start_s`: tempo, key,
-    bass."""
+    """Measures tempo, key and bass of a stretch `[C, N]` of a file that begins at `start_s`."""
     duration_s = waveform.shape[1] / rate
     strengths = onset_strengths(waveform, rate)
-    # Five minutes of audio take some seconds of a core, on a busy one far longer.
+    # Five minutes of audio take a core some seconds, and far longer on a busy machine.
     alive()
     tempo = tempo_of_strengths(strengths, duration_s)
     alive()
@@ -285,12 +285,12 @@ def analyse_segment(
 
 
 def _sub_share(waveform: np.ndarray, rate: int) -> float:
-    """Share of the power in `SUB_HZ`; NaN for silence."""
+    """Share of the power that lies in `SUB_HZ`; NaN for silence."""
     n_samples = waveform.shape[1]
     n_window = min(rate // 2, n_samples)
     frequency = np.fft.rfftfreq(n_window, 1.0 / rate)
     power = np.zeros(len(frequency))
-    # welch copies all that it is given, several times. A last block without a window goes.
+    # welch copies its input several times. A last block shorter than a window is ignored.
     for start in range(0, n_samples, SHARES_WINDOWS * n_window):
         block = waveform[:, start : start + SHARES_WINDOWS * n_window]
         if block.shape[1] >= n_window:
@@ -301,16 +301,16 @@ def _sub_share(waveform: np.ndarray, rate: int) -> float:
 
 
 def tempo_confidence(confidence: float, loop_bars: int | None, duration_s: float) -> float:
-    """How sure captions are of a tempo: less of a short recording's, unless its length is a witness
-    too."""
+    """How sure captions are of a tempo: less for a short recording, unless its length is a whole
+    number of bars, which confirms the tempo."""
     return confidence * (1.0 if loop_bars else min(1.0, duration_s / ENOUGH_S))
 
 
 def measured_facts(segment: Segment) -> Facts:
-    """What a segment says for captions, with its confidence."""
+    """The facts that a segment gives for captions, with their confidence."""
     bpm = segment.bpm
     if bpm is not None:
-        # Sequencers are set to whole numbers, mostly.
+        # Sequencers are mostly set to whole numbers.
         bpm = float(round(bpm)) if abs(bpm - round(bpm)) < 0.06 else round(bpm, 1)
     duration_s = segment.duration_s
     sure_bpm = tempo_confidence(segment.tempo_confidence, segment.loop_bars, duration_s)

@@ -1,4 +1,4 @@
-"""What a tagger hears in files, as far as it isn't on record."""
+"""Runs the tagger on files that it hasn't listened to yet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def listen(
     console: Console,
     engine: Engine,
 ) -> dict[str, list[HeardWords]]:
-    """What is heard in each segment of files, by digest; files that can't be tagged are missing."""
+    """What is heard in each segment of the files, by digest, without files that can't be tagged."""
     tagger = settings.tagger
     if tagger is None:
         return {}
@@ -49,7 +49,7 @@ def listen(
             )
         )
     if tagger == "clap" and settings.ray is None and settings.num_workers > 1:
-        # A CLAP is large: one process holds it.
+        # A CLAP is large: only one process loads it.
         engine = Processes(1)
     for index, result in run_shown(console, "files listened to", engine, tag_file, tasks):
         if isinstance(result, Failure):

@@ -1,6 +1,6 @@
-"""What was measured of a file, as it is kept: the types, and what reads and writes them.
+"""Types for the measurements of a file, and how they are stored.
 
-A record is a file that anybody can edit or tear; one that is not as it should be is made again.
+Anybody can edit or damage a record on the disk; one that isn't valid is made again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from musicgen_lora.listening.rhythm.tempo import Tempo
 from musicgen_lora.prepare.words.facts import Facts
 
 FORMAT = 5
-"""Version of the records; those of another are made again."""
+"""Version of the records; those of other versions are made again."""
 N_DIGITS = 5
-"""Digits that fractions have in a record."""
+"""Decimal digits of fractions in a record."""
 
 Seconds = Annotated[float, Field(ge=-1.0, le=100_000.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -37,7 +37,7 @@ Bpm = Annotated[float, Field(ge=1.0, le=1_000.0)]
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """A stretch of a file and its tempo; its beats are told from its own start."""
+    """A stretch of a file and its tempo; its beats are in seconds from its own start."""
 
     start_s: Seconds
     duration_s: Seconds
@@ -71,13 +71,13 @@ class Stretch:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment(Stretch):
-    """Minutes of a file, or a clip of it: what there is to say of its sound. Silence has nothing
-    but its place."""
+    """What was measured of some minutes of a file, or of a clip. Silence has nothing but its
+    position."""
 
     key: str | None = None
     key_confidence: Share = 0.0
     stretches: tuple[Stretch, ...] = ()
-    """The pieces of a mix, which pauses part."""
+    """The pieces of a mix, which pauses separate."""
     kicks_per_bar: float | None = None
     hats_per_bar: float | None = None
     roll_density: float | None = None
@@ -117,7 +117,7 @@ class Analysis:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowRecord:
-    """What a clip sounds like that is a part of a file."""
+    """The measurement of a clip that is part of a file."""
 
     format: int
     sha256: str
@@ -126,7 +126,7 @@ class WindowRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class HeardFile:
-    """What a tagger heard in each segment: strengths of words by kind."""
+    """What a tagger heard in each segment: the strength of each word, by kind."""
 
     sha256: str
     segments: list[dict[str, dict[str, Share]]] = field(default_factory=list)
@@ -142,12 +142,12 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def made(kind: type[T], fields: Mapping[str, Any]) -> T:
-    """A record of plain and numpy-free values: NaN is None, fractions are rounded."""
+    """A record of plain values, without numpy: NaN becomes None, fractions are rounded."""
     return _adapter(kind).validate_python(plain(fields, N_DIGITS))
 
 
 def read_kept(path: Path, kind: type[K], digest: str) -> K | None:
-    """What was kept of the bytes of SHA-256 `digest`; None where nothing is, or nothing whole."""
+    """The record of the bytes with SHA-256 `digest`; None if there is no valid one."""
     try:
         record = _adapter(kind).validate_python(read_json(path, max_bytes=LARGE))
     except (UserError, ValidationError):

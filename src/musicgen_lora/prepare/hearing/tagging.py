@@ -1,8 +1,8 @@
-"""What a listening model says of a file: genres, moods and instruments for captions.
+"""Tags a file with a listening model: genres, moods and instruments for captions.
 
 `musicnn` comes with this package and knows the Million Song Dataset's tags; `clap` is any CLAP in
-Hugging Face's format, asked for the words of hip hop. What they say of a file's bytes is kept in
-`output_dir/analysis` beside its record, all of it, so that thresholds can change.
+Hugging Face's format, asked for the words of hip hop. Their full output for a file's bytes is kept
+in `output_dir/analysis` beside its record, so that thresholds can change later.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from musicgen_lora.runtime.workers import Failure, SignOfLife
 
 Tagger = Literal["musicnn", "clap"]
 LISTEN_S = 30.0
-"""Length of what is listened to, in the middle of each segment."""
+"""Length of the excerpt that is listened to, from the middle of each segment."""
 HEARD = 0.75
-"""Confidence of what was heard clearly enough: said in captions, outweighed by whatever somebody
-stated."""
+"""Confidence of words that were heard clearly enough: captions say them, but anything that somebody
+stated outweighs them."""
 CLAP_RATE, CLAP_WINDOW_S = 48_000, 10.0
 """An unfused CLAP crops longer audio at random."""
 CLAP_LEAST = {"genre": 0.5, "mood": 0.5, "instrument": 0.4}
-"""Least probability of a word that counts; the words of a kind share 1 among themselves."""
+"""Least probability at which a word counts; the probabilities of each kind's words sum to 1."""
 COLLAPSED = 0.995
-"""Mean cosine of different words above which a model tells none apart: laion/larger_clap_music is
-at 0.999."""
+"""Mean cosine between different words above which a model can't tell them apart:
+laion/larger_clap_music has 0.999."""
 
 MUSICNN_WORDS: dict[str, tuple[str, str]] = {
     "rock": ("genre", "rock"),
@@ -73,7 +73,7 @@ MUSICNN_WORDS: dict[str, tuple[str, str]] = {
     "female vocalist": ("instrument", "vocal"),
     "male vocalists": ("instrument", "vocal"),
 }
-"""What musicnn's tags are in our words; the others say nothing about sound."""
+"""musicnn's tags in our words; its other tags say nothing about sound."""
 MUSICNN_LEAST = {"genre": 0.4, "mood": 0.4, "instrument": 0.4}
 
 CLAP_WORDS = {
@@ -102,9 +102,9 @@ class TagTask:
     """A file to listen to.
 
     Args:
-        folder: where what was heard goes.
+        folder: where the result is kept.
         spans_s: start and length of each of its segments.
-        n_threads: of torch; None leaves them.
+        n_threads: threads of torch; None leaves the default.
     """
 
     path: Path
@@ -117,10 +117,10 @@ class TagTask:
 
 
 def check_clap(path: Path | None) -> Path:
-    """The folder of a CLAP.
+    """Checks a CLAP model's folder and returns it.
 
     Raises:
-        UserError: none is given, it isn't one, or it opens a door to code or other files.
+        UserError: none is given, it isn't one, or it could load code or other files.
     """
     from musicgen_lora.model.base.folder import check_bounds, check_tokenizer_files
 
@@ -129,8 +129,8 @@ def check_clap(path: Path | None) -> Path:
     for name in ("config.json", "model.safetensors"):
         if not (path / name).is_file():
             raise UserError(
-                f"{path}: no {name} in it; --clap_path is a CLAP in Hugging Face's format, such as "
-                "laion/larger_clap_general, with safetensors weights."
+                f"{path}: no {name} in it; --clap_path must be a CLAP in Hugging Face's format, "
+                "such as laion/larger_clap_general, with safetensors weights."
             )
     check_bounds(read_json(path / "config.json"), path / "config.json")
     check_tokenizer_files(path)
@@ -138,7 +138,7 @@ def check_clap(path: Path | None) -> Path:
 
 
 def read_heard(folder: Path, digest: str, tagger: Tagger) -> list[HeardWords] | None:
-    """What was heard in each segment of a file's bytes, if that is on record."""
+    """What was heard in each segment of a file's bytes, if that is recorded."""
     record = read_kept(_heard_path(folder, digest, tagger), HeardFile, digest)
     return None if record is None else record.segments
 
@@ -148,7 +148,7 @@ def _heard_path(folder: Path, digest: str, tagger: str) -> Path:
 
 
 def tag_file(task: TagTask, alive: SignOfLife) -> list[HeardWords] | Failure:
-    """Listens to the middle of each segment and writes down what is heard."""
+    """Tags the middle of each segment and records the result."""
     import torch
 
     if task.n_threads is not None:
@@ -200,7 +200,7 @@ def _load_clap(path: Path) -> tuple[Any, Any, dict[str, Any]]:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not loadable as a CLAP ({reason}).") from error
     model.eval()
-    # transformers draws what is not there at random.
+    # transformers initialises missing weights at random.
     if lost := sorted({name for name, _ in model.named_parameters()} & set(loaded["missing_keys"])):
         raise UserError(f"{path}: {len(lost)} of its weights are missing, {lost[0]} for one.")
     texts = {}
@@ -212,18 +212,18 @@ def _load_clap(path: Path) -> tuple[Any, Any, dict[str, Any]]:
             likeness = texts[kind] @ texts[kind].T
             n_words = len(words)
             if float(likeness.sum() - n_words) / (n_words * (n_words - 1)) > COLLAPSED:
-                raise UserError(f"{path}: this CLAP takes all words for the same; try another.")
+                raise UserError(f"{path}: this CLAP can't tell words apart; try another.")
     return model, processor, texts
 
 
 def _unit(features: Any) -> Any:
-    """Features of unit length; transformers 5 wraps them in an output."""
+    """Features scaled to unit length; transformers 5 wraps them in an output object."""
     features = getattr(features, "pooler_output", features)
     return features / features.norm(dim=-1, keepdim=True)
 
 
 def _clap_heard(path: Path, waveform: np.ndarray) -> HeardWords:
-    """Shares of each word of a kind, the mean over windows of ten seconds of `[C, N]`."""
+    """The probability of each word in its kind, averaged over ten-second windows of `[C, N]`."""
     import torch
 
     model, processor, texts = _load_clap(path)
@@ -247,10 +247,10 @@ def _clap_heard(path: Path, waveform: np.ndarray) -> HeardWords:
 
 
 def heard_facts(heard: Mapping[str, Mapping[str, float]], tagger: Tagger, said: str) -> Facts:
-    """What is clear enough of what was heard, for captions.
+    """The words that were heard clearly enough for captions.
 
     Args:
-        said: what is said of all clips; where it names a genre, that stands and none is added.
+        said: the text that all captions share; if it names a genre, no other is added.
     """
     least = MUSICNN_LEAST if tagger == "musicnn" else CLAP_LEAST
     clear = {

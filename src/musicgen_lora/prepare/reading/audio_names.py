@@ -1,9 +1,9 @@
-"""Which audio file a row of metadata means.
+"""Finds the audio file that a row of metadata means.
 
-Metadata moves and changes hands: manifests hold the absolute paths of another machine, lists the
-bare names of files that were sorted into folders since, macOS decomposes accents, spreadsheets drop
-extensions and add spaces. A name that is not there as it is written is looked for by its longest
-ending, then as it would be spelled elsewhere, and taken only where one file alone fits.
+Metadata moves and changes hands: manifests hold absolute paths from another machine, lists hold
+bare names of files that have since been sorted into folders, macOS decomposes accents, spreadsheets
+drop extensions and add spaces. A name that doesn't exist as written is looked up by its longest
+ending, then in other spellings, and is accepted only if exactly one file matches.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ def _folded(name: str) -> str:
 
 
 def _bare(name: str) -> str:
-    """The name as `_folded` has it, without an extension of audio."""
+    """The name as in `_folded`, without an audio extension."""
     path = PurePosixPath(_folded(name))
     is_audio = path.suffix in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS
     return str(path.with_suffix("")) if is_audio and path.stem else str(path)
 
 
 SPELLINGS: tuple[Callable[[str], str], ...] = (str, _composed, _folded, _bare)
-"""The strictest comes first; the last one is for names that lack their extension."""
+"""Strictest first; the last one is for names that lack their extension."""
 
 
 class AudioNames:
-    """The audio files of a folder, to be found by what metadata calls them.
+    """The audio files of a folder, looked up by their names in metadata.
 
     Args:
-        names: their paths relative to it, with `/`.
+        names: their paths relative to the folder, with `/`.
     """
 
     def __init__(self, folder: Path, names: Iterable[str]) -> None:
@@ -54,10 +54,10 @@ class AudioNames:
             self._by_ending.append(index)
 
     def find_exact(self, given: str, base: Path, where: str) -> str | None:
-        """The file at a path, as it is written.
+        """The file at exactly this path; None if there is none.
 
         Raises:
-            UserError: no usable path, or one that leads outside and means no file inside.
+            UserError: the path is unusable, or leads outside and matches no file inside.
         """
         at_once = posixpath.normpath((base.relative_to(self._folder) / given).as_posix())
         if at_once in self._names:
@@ -75,28 +75,28 @@ class AudioNames:
                 raise UserError(f"{where}: {given!r} is not a usable path ({error}).") from error
         if not is_inside and not self._endings(given, set()):
             raise UserError(
-                f"{where}: {given} points outside {self._folder}; put the audio into it."
+                f"{where}: {given} points outside {self._folder}; put the audio inside it."
             )
         return None
 
     def find_similar(self, given: str, taken: set[str]) -> str | None:
-        """The one file that a path which isn't there may mean; None for none or several.
+        """The one file that a missing path may mean; None for none or several.
 
         Args:
-            taken: files that other rows name exactly.
+            taken: files that rows name exactly.
         """
         meant = self._endings(given, taken)
         return meant[0] if len(meant) == 1 else None
 
     def _endings(self, given: str, taken: set[str]) -> Sequence[str]:
-        """The files that share the longest ending with a path, by the strictest spelling that
-        has any; none for paths that climb."""
+        """The files that share the longest ending with a path, in the strictest spelling that
+        matches any; none for paths with `..`."""
         parts = [part for part in _candidates(given)[-1].split("/") if part not in ("", ".")]
         if ".." in parts or not parts:
             return ()
         for spelling, index in zip(SPELLINGS, self._by_ending, strict=True):
             if spelling is _bare and _bare(parts[-1]) != _folded(parts[-1]):
-                # "x.mp3" where there is an x.wav may be another mix of it.
+                # "x.mp3" may be another mix than an x.wav.
                 break
             for start in range(len(parts)):
                 ending = spelling("/".join(parts[start:]))
@@ -111,5 +111,5 @@ class AudioNames:
 
 
 def _candidates(given: str) -> list[str]:
-    """A path as it is, and as Windows means it."""
+    """A path as written, and as Windows would read it."""
     return [given] if "\\" not in given else [given, given.replace("\\", "/")]

@@ -1,7 +1,7 @@
-"""The fields of a row of metadata, whatever it calls them, as facts.
+"""Turns the fields of a metadata row into facts, whatever the fields are called.
 
-Tables name their columns in the words of other tools and in Chinese. Known names are read; what
-else a row has is kept for the dataset's metadata, and `Columns` says which names those were.
+Tables name their columns as other tools do, or in Chinese. Fields with known names are read; the
+others are kept for the dataset's metadata, and `Columns` reports their names.
 """
 
 from __future__ import annotations
@@ -54,46 +54,46 @@ READ_FIELDS = {
     *(*PATH_FIELDS, *TEXT_FIELDS, *TEXTS_FIELDS, *TAG_FIELDS, *BPM_FIELDS, *KEY_FIELDS),
     *(*GENRE_FIELDS, *SPLIT_FIELDS, *SOURCE_FIELDS, *START_FIELDS),
 }
-"""Fields that the dataset has under names of its own, or not at all."""
+"""Fields that the dataset has under its own names, or not at all."""
 MEASURED_FIELDS = {
     *("duration", "duration_s", "sample_rate", "sampling_rate", "channels", "n_channels"),
     *("amplitude", "weight", "info_path", "num_samples", "num_frames", "loudness_lufs", "cut"),
     *("at_s", "vocals", "repeated", "made_from", "made"),
 }
-"""About the audio file itself, or names that `prepare` writes."""
+"""Fields about the audio file itself, or that `prepare` writes."""
 MAX_CAPTION = 10_000
 """Characters; T5 reads a few hundred words."""
 MAX_WORD = 200
-"""Characters that a tag, a genre or a title has at most."""
+"""Most characters of a tag, a genre or a title."""
 NOTHING = {
     *("n/a", "na", "n.a.", "none", "null", "nil", "nan", "-", "--", "---", "?", "无"),
     *("\N{EN DASH}", "\N{EM DASH}"),
 }
-"""What tables have where there is no caption."""
+"""What tables contain instead of a caption."""
 LIST_MARKS = ",\N{FULLWIDTH COMMA}\N{IDEOGRAPHIC COMMA}"
-"""Tables hold lists as "dark, piano"."""
+"""Tables write lists as "dark, piano"."""
 
 
 @functools.lru_cache(4096)
 def field_name(name: str) -> str:
-    """A field's name without case, marks of width, and spaces: "File Name" is `file_name`."""
+    """A field's name without case, width variants and spaces: "File Name" becomes `file_name`."""
     folded = unicodedata.normalize("NFKC", name).casefold().strip()
     return re.sub(r"[\s-]+", "_", folded)
 
 
 def says_nothing(text: str) -> bool:
-    """Whether a text stands for no text, as "N/A" does."""
+    """Whether a text is a placeholder such as "N/A"."""
     return text.strip().casefold() in NOTHING
 
 
 def paths_of(record: Mapping[str, Any]) -> list[str]:
-    """The files that a row may mean, the likeliest first; one mostly."""
+    """The files that a row may mean, the likeliest first; usually one."""
     fields = {field_name(str(name)): value for name, value in record.items()}
     given = []
     for name in PATH_FIELDS:
         value = fields.get(name)
         if isinstance(value, Mapping):
-            # As Hugging Face's datasets print an audio cell.
+            # Hugging Face's datasets print an audio cell this way.
             value = value.get("path")
         if isinstance(value, str) and value.strip():
             given.append(value)
@@ -101,15 +101,15 @@ def paths_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def facts_from_record(record: Mapping[str, Any], where: str, remarks: Remarks) -> Facts:
-    """Facts of one entry of metadata, whatever it calls them.
+    """The facts in one metadata entry, whatever its fields are called.
 
     Args:
-        record: by field name; null, NaN and "" are ignored. A list of captions may stand where
-            one is expected.
+        record: values by field name; null, NaN and "" are ignored. A list of captions may replace
+            a single one.
 
     Raises:
-        UserError: a caption that isn't text, or is beyond 10,000 characters; an unknown split; a
-            part of the file that is none.
+        UserError: a caption that isn't text or has more than 10,000 characters; an unknown split;
+            an invalid part of the file.
     """
     fields = _Fields(record, where, remarks)
     texts = list(dict.fromkeys(fields.texts()))
@@ -135,7 +135,7 @@ def facts_from_record(record: Mapping[str, Any], where: str, remarks: Remarks) -
 
 
 class _Fields:
-    """The fields of a record by what `field_name` makes of their names."""
+    """The fields of a record, by their names as `field_name` normalises them."""
 
     def __init__(self, record: Mapping[str, Any], where: str, remarks: Remarks) -> None:
         self._given = {str(name).strip(): value for name, value in record.items()}
@@ -146,12 +146,12 @@ class _Fields:
             self._values.setdefault(field_name(name), []).append(value)
 
     def get(self, name: str) -> Any:
-        """The first value of a name that is one; NaN is what tables have for nothing."""
+        """The first value under a name that isn't empty; tables use NaN for empty."""
         values = self._values.get(name, ())
         return next((v for v in values if v is not None and v == v and v != ""), None)
 
     def texts(self) -> Iterator[str]:
-        """The captions, spaces tidied, empty ones left out."""
+        """The captions with tidied spaces, without empty ones."""
         for name in (*TEXT_FIELDS, *TEXTS_FIELDS):
             for value in self._values.get(name, ()):
                 for text in _texts(value, f"{self._where}: {name!r}"):
@@ -161,8 +161,8 @@ class _Fields:
                         yield text
 
     def words(self, name: str, separators: str = "") -> list[str]:
-        """The short texts of a field, lower case where they are a list; others call other things
-        so, those are left out."""
+        """The short texts of a field, in lower case if it may be a list; other tools use the same
+        names for other values, which are ignored."""
         value = self.get(name)
         if isinstance(value, str) and separators:
             value = re.split(f"[{re.escape(separators)}]", value)
@@ -174,7 +174,7 @@ class _Fields:
         return [word.lower() for word in words] if separators else words
 
     def fact(self, names: tuple[str, ...], normalise: Callable[[object], Any]) -> Any:
-        """The first value of some names that can be read; the others are said."""
+        """The first readable value under some names; unreadable ones are reported."""
         for name in names:
             value = self.get(name)
             # 0 is what many programs write for an unknown tempo.
@@ -189,14 +189,14 @@ class _Fields:
         return None
 
     def part(self) -> FilePart | None:
-        """The part of the file that the record is about; None for all of it.
+        """The part of the file that the record describes; None for all of it.
 
         Raises:
-            UserError: times that are none.
+            UserError: invalid times.
         """
         start_s = self._time(START_FIELDS[0])
         for name in LOOSE_START_FIELDS:
-            # Others have dates or samples there; then it is a field like any other.
+            # Other tools may put dates or samples there; then it is a field like any other.
             if start_s is None and _number(self.get(name)) is not None:
                 start_s = self._time(name)
         if start_s is None:
@@ -206,7 +206,7 @@ class _Fields:
         if end_s is None and length_s is not None:
             end_s = start_s + length_s
         if end_s is not None and end_s <= start_s:
-            raise UserError(f"{self._where}: ends at {end_s:g} s, before it starts; mend it.")
+            raise UserError(f"{self._where}: ends at {end_s:g} s, before it starts; correct it.")
         if start_s == 0.0 and end_s is None:
             return None
         return round(start_s, 6), None if end_s is None else round(end_s, 6)
@@ -223,7 +223,7 @@ class _Fields:
         return seconds
 
     def other(self) -> dict[str, Any]:
-        """Fields that only the dataset's readers may know, as JSON has them."""
+        """Fields that are unknown here, as JSON values, for whoever reads the dataset."""
         kept = {}
         used = READ_FIELDS | MEASURED_FIELDS
         if self.part() is not None:
@@ -240,14 +240,14 @@ class _Fields:
 
 
 def _texts(value: object, where: str) -> list[str]:
-    """The captions in a value, spaces tidied, empty ones left out."""
+    """The captions in a value with tidied spaces, without empty ones."""
     found = []
     for item in _items(value):
         if not isinstance(item, str):
             raise UserError(f"{where} must be text, not {str(item)[:40]!r}.")
         tidy = " ".join(item.split())
         if len(tidy) > MAX_CAPTION:
-            raise UserError(f"{where} has {len(tidy)} characters; {MAX_CAPTION} are the most.")
+            raise UserError(f"{where} has {len(tidy)} characters; the limit is {MAX_CAPTION}.")
         if tidy:
             found.append(tidy)
     return found
@@ -265,12 +265,12 @@ def first_word(value: object) -> str | None:
 
 def _items(value: object) -> list[object]:
     values = list(value) if isinstance(value, (list, tuple)) else [value]
-    # NaN is what tables have for nothing; it differs from itself.
+    # Tables use NaN for empty values; it differs from itself.
     return [item for item in values if item is not None and item == item]
 
 
 def _number(value: object) -> float | None:
-    """A finite number, also as text; None for anything else."""
+    """A finite number, or text with one; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -281,11 +281,11 @@ def _number(value: object) -> float | None:
 
 
 def _plain(value: object) -> Any:
-    """A value as JSON can hold it; None where it can't, or is empty."""
+    """A value as JSON can hold it; None if it can't or the value is empty."""
     if value is None or value != value or value in ("", [], {}):
         return None
     try:
-        # Dates and decimals of parquet become text.
+        # Parquet's dates and decimals become text.
         text = json.dumps(value, allow_nan=False, ensure_ascii=False, default=str)
         text.encode()
     except (TypeError, ValueError, RecursionError):
@@ -294,19 +294,19 @@ def _plain(value: object) -> Any:
 
 
 class Columns:
-    """The names of the fields of one metadata file, and what there is to say of them."""
+    """The field names of one metadata file, and the remarks about them."""
 
     def __init__(self) -> None:
         self._names: dict[str, None] = {}
 
     def see(self, record: Mapping[str, Any]) -> None:
-        """Notes the names in a row that have a value."""
+        """Records the names in a row that have a value."""
         for name, value in record.items():
             if value is not None and value == value and value != "":
                 self._names[str(name).strip()] = None
 
     def say(self, where: str, remarks: Remarks, *, needs_captions: bool) -> None:
-        """Says which columns are not used, and whether none has captions."""
+        """Reports columns that are not used, and a file without captions."""
         known = {field_name(name) for name in self._names}
         if needs_captions and self._names and not known & {*TEXT_FIELDS, *TEXTS_FIELDS}:
             remarks.add(NO_CAPTIONS, f"{where} (columns: {', '.join(self._names)})")

@@ -1,4 +1,4 @@
-"""The files of an input folder, with what is written about them, and exact copies among them."""
+"""Finds the files of an input folder, the facts written about them, and exact copies."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from musicgen_lora.prepare.reading.remarks import (
 from musicgen_lora.prepare.words.facts import Facts, FilePart
 
 COPY_NAME = re.compile(r"( ?\(\d+\)| copy( \d+)?|[ -]+副本( ?\(?\d+\)?)?)$", re.IGNORECASE)
-"""How systems call what was copied or downloaded once more."""
+"""The names that systems give to second copies or downloads."""
 PARQUET_FOLDER = "analysis/parquet"
-"""The dataset's folder for audio out of parquet files. It can be deleted and is made again."""
+"""The dataset's folder for audio from parquet files. It can be deleted and is made again."""
 OWN_NAMES = ("analysis", "tokens", "report.json")
-"""What is written into the dataset and describes no input."""
+"""Files and folders written into the dataset that are not metadata of the input."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Input:
 
     Args:
         name: its path below the input folder, with `/`.
-        in_place: its path below the dataset, where it lies in it; such a file is never rewritten.
-        stated: what metadata and files beside it say, the most trusted first.
-        named: what its name and its folders' names say.
-        split: what its metadata or its folder calls its split; None where neither says.
+        in_place: its path in the dataset, if it lies there; such a file is never rewritten.
+        stated: facts from metadata and from files beside it, the most trusted first.
+        named: facts from its name and its folders' names.
+        split: the split's name in its metadata or folder; None if neither gives one.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class Input:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether its split is one to hold out."""
+        """Whether its split is held out."""
         return self.split is not None and find_split(self.split) == "validation"
 
     @property
@@ -64,19 +64,19 @@ class Input:
 
     @property
     def source(self) -> str | None:
-        """The recording that it comes from, where the metadata says one."""
+        """The recording that it comes from, if the metadata names one."""
         return next((facts.source for facts in self.stated if facts.source), None)
 
     @property
     def parts(self) -> tuple[FilePart, ...]:
-        """The parts of it that the metadata describes, in their order in the file."""
+        """The parts that the metadata describes, in their order in the file."""
         by_start = {facts.part[0]: facts.part for facts in self.stated if facts.part is not None}
         return tuple(by_start[start_s] for start_s in sorted(by_start))
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A file that is left out, why, and the file that it equals, if it is a copy."""
+    """A file that is left out, the reason, and the file that it is a copy of, if it is one."""
 
     name: str
     reason: str
@@ -86,13 +86,13 @@ class Dropped:
 def find_inputs(
     input_dir: Path, output_dir: Path, metadata: Path, remarks: Remarks
 ) -> tuple[list[Input], list[Dropped]]:
-    """The files below a folder, and those that can't be read or whose side file is broken.
+    """The files below a folder, and those that can't be read or have a broken file beside them.
 
     Args:
-        output_dir: the dataset; if it lies in `input_dir`, what was made from it is no input.
+        output_dir: the dataset; if it lies in `input_dir`, its files are not input.
 
     Raises:
-        UserError: no audio, or a metadata file of the folder that is broken.
+        UserError: no audio, or a broken metadata file in the folder.
     """
     files = find_audio(input_dir)
     dataset = output_dir.resolve()
@@ -126,14 +126,14 @@ def find_inputs(
             _check_parts(stated)
             digest = atomic.sha256_file(file)
         except UnicodeEncodeError:
-            # As bytes of another encoding come out of archives; JSON has no way to write them.
+            # Archives may yield names in another encoding, which JSON can't hold.
             dropped.append(Dropped(printable(name), "its name is not valid text; rename it."))
         except UserError as error:
             dropped.append(Dropped(name, str(error)))
         except OSError as error:
             dropped.append(Dropped(name, f"cannot be read ({error.strerror})."))
         else:
-            # What training can't read becomes WAV, wherever it lies.
+            # Files that training can't read become WAV, wherever they lie.
             is_usable = file.suffix.lower() in AUDIO_EXTENSIONS
             in_place = _path_inside(file, dataset) if is_usable else None
             named = tuple(facts_from_path(name))
@@ -143,15 +143,15 @@ def find_inputs(
 
 
 def _unreadable_folders(input_dir: Path) -> list[Dropped]:
-    """Folders that can't be looked into: searching for files passes over them without a word.
-    Hidden ones, as a system's own on a disk, aren't looked into anyway."""
+    """Folders that can't be opened, which the search for files silently skips. Hidden ones, such as
+    a system's own on a disk, aren't searched anyway."""
     errors: list[OSError] = []
     for _ in os.walk(input_dir, onerror=errors.append):
         pass
     return [
         Dropped(
             Path(error.filename).relative_to(input_dir).as_posix(),
-            f"a folder that can't be looked into ({error.strerror}); give yourself the right to "
+            f"is a folder that can't be opened ({error.strerror}); give yourself permission "
             "(chmod u+rx).",
         )
         for error in errors
@@ -160,10 +160,10 @@ def _unreadable_folders(input_dir: Path) -> list[Dropped]:
 
 
 def _check_parts(stated: Iterable[Facts]) -> None:
-    """Clips are known by where they begin.
+    """Checks that no two parts have the same start, which identifies a clip.
 
     Raises:
-        UserError: two parts begin together and end apart.
+        UserError: two parts begin at the same time and end at different times.
     """
     ends: dict[float, tuple[float | None, str]] = {}
     for facts in stated:
@@ -175,15 +175,15 @@ def _check_parts(stated: Iterable[Facts]) -> None:
         if other_end_s != end_s:
             raise UserError(
                 f"{where} and {other} describe parts that both begin at {start_s:g} s and end at "
-                "different times; give one of them."
+                "different times; keep only one of them."
             )
 
 
 def _with_splits(inputs: Sequence[Input], remarks: Remarks) -> list[Input]:
-    """The files with their splits: what metadata states, else what their folders are called.
+    """The files with their splits: the metadata's, otherwise that of their folders' names.
 
-    Folders called `train` say something only beside others that are held out: alone they are
-    where the audio happens to lie.
+    Folders called `train` count only if others are held out: alone they are just where the audio
+    happens to be.
     """
     folders = {f.name: split_of_folders(PurePosixPath(f.name).parts[:-1]) for f in inputs}
     if all(split is None or find_split(split) == "train" for split in folders.values()):
@@ -194,7 +194,7 @@ def _with_splits(inputs: Sequence[Input], remarks: Remarks) -> list[Input]:
         stated = list(dict.fromkeys(facts.split for facts in file.stated if facts.split))
         if len({find_split(split) for split in stated}) > 1:
             remarks.add(SPLIT_CONTRADICTED, f"{file.name}: {', '.join(stated)}")
-        # Of contradicting splits the held-out one: nothing is trained on that someone tests with.
+        # If splits contradict each other, hold out: nothing that someone tests with is trained on.
         stated.sort(key=lambda split: find_split(split) != "validation")
         split = stated[0] if stated else folders.get(file.name)
         if not stated and split is not None:
@@ -209,8 +209,8 @@ def _with_splits(inputs: Sequence[Input], remarks: Remarks) -> list[Input]:
 def _parquet_inputs(
     input_dir: Path, output_dir: Path, remarks: Remarks
 ) -> tuple[list[Input], list[Dropped]]:
-    """The audio inside a Hugging Face dataset's parquet files, written to files of their own in
-    the dataset's `PARQUET_FOLDER`; what each row says is stated of it."""
+    """The audio in a Hugging Face dataset's parquet files, extracted to the dataset's
+    `PARQUET_FOLDER`, with the facts from each row."""
     inputs, dropped = [], []
     extracted = output_dir / PARQUET_FOLDER
     for parquet in find_parquet(input_dir, without=output_dir):
@@ -220,7 +220,7 @@ def _parquet_inputs(
                 name = file.relative_to(extracted).as_posix()
                 columns.see(record)
                 facts = facts_from_record(record, f"{parquet}, row {int(file.stem)}", remarks)
-                # A start is where in another file this audio was.
+                # A start is a position in the file that this audio was cut from.
                 stated = (replace(facts, part=None),)
                 inputs.append(Input(file, name, atomic.sha256_file(file), None, stated, ()))
         except RunError:
@@ -233,7 +233,7 @@ def _parquet_inputs(
 
 
 def _path_inside(file: Path, folder: Path) -> str | None:
-    """Path of a file relative to a folder, if it lies in it."""
+    """The path of a file relative to a folder, if it lies in it."""
     resolved = file.resolve()
     if not resolved.is_relative_to(folder):
         return None
@@ -243,9 +243,9 @@ def _path_inside(file: Path, folder: Path) -> str | None:
 def without_copies(
     inputs: Sequence[Input], entries: Iterable[Mapping[str, Any]], remarks: Remarks
 ) -> tuple[list[Input], list[Dropped]]:
-    """One file of each content: the one that the dataset lists, else the first that is no link and
-    whose name isn't that of a copy; copies come last, and links, which may break, after them. What
-    is written about its copies is true of it too, and it is held out where one of them is."""
+    """Keeps one file of each content: the one that the dataset lists, otherwise the first in order,
+    with names of copies last and links, which may break, after them. The facts about its copies
+    apply to it too, and it is held out if one of them is."""
     inputs = sorted(
         inputs,
         key=lambda file: (file.path.is_symlink(), bool(COPY_NAME.search(Path(file.name).stem))),
@@ -281,7 +281,7 @@ def without_copies(
 
 
 def with_split_of(file: Input, copy: Input, remarks: Remarks) -> Input:
-    """A file that stays, held out where its copy, which goes, is."""
+    """A kept file, held out if its copy, which is left out, is."""
     if copy.is_held_out and not file.is_held_out:
         remarks.add(COPY_HELD_OUT, f"{file.name} (as {copy.name})")
         return replace(file, split=copy.split)

@@ -1,7 +1,7 @@
-"""Rows and audio out of parquet files, read by a process of their own whose memory is bounded.
+"""Reads rows and audio from parquet files, in a separate process with bounded memory.
 
-pyarrow decompresses a page whole, into as much memory as the page asks for, and takes what the
-footer claims for granted: a megabyte can stand for gigabytes. Here such a file costs its own rows.
+pyarrow decompresses a whole page into as much memory as the page asks for, and trusts the footer: a
+megabyte can expand to gigabytes. Here such a file only loses its own rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class ParquetTask:
-    """A file to read, and the folder that the audio in it is written to; None leaves audio out."""
+    """A file to read, and the folder to write its audio to; None skips audio."""
 
     path: Path
     audio_dir: Path | None = None
@@ -45,8 +45,8 @@ class ParquetTask:
 
 @dataclass
 class Contents:
-    """What could be read of a file: its table, or the names and other fields of its clips; and
-    what ended the reading, if anything did, as it follows the file's name."""
+    """What could be read from a file: its table, or its clips' names and other fields; and the
+    error that ended the reading, if any, to be put after the file's name."""
 
     table: pa.Table | None = None
     clips: list[tuple[str, Record]] | None = None
@@ -67,7 +67,7 @@ def read_parquet(task: ParquetTask, alive: Callable[[], None]) -> Contents:
     except MemoryError:
         contents.fault = (
             f": takes more than {task.max_memory_bytes >> 20} MiB to read; write it "
-            "again with fewer rows in each row group."
+            "again with fewer rows per row group."
         )
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -78,7 +78,7 @@ def read_parquet(task: ParquetTask, alive: Callable[[], None]) -> Contents:
 
 
 def _read_table(path: Path, alive: Callable[[], None]) -> pa.Table | None:
-    """The columns without bytes, checked; None for a file with audio, which lists no files."""
+    """The columns without bytes, validated; None for a file with audio, which isn't metadata."""
     with pq.ParquetFile(path, memory_map=True) as file:
         schema = file.schema_arrow
         binary = [field.name for field in schema if _holds_bytes(field.type)]
@@ -102,7 +102,7 @@ def _write_audio(
     path: Path, audio_dir: Path, alive: Callable[[], None]
 ) -> Iterator[tuple[str, Record]]:
     """Writes each row's audio to a file whose stem is the row's number, and yields the file's name
-    and the row's other fields; nothing for a file without audio."""
+    and the row's other fields; yields nothing for a file without audio."""
     with pq.ParquetFile(path, memory_map=True) as file:
         schema = file.schema_arrow
         binary = [field.name for field in schema if _holds_bytes(field.type)]
@@ -118,10 +118,10 @@ def _write_audio(
             if not data:
                 continue
             if len(data) > MAX_AUDIO_BYTES:
-                raise UserError(f", row {row}: {len(data) >> 20} MiB are too much for a clip.")
+                raise UserError(f", row {row}: {len(data) >> 20} MiB is too much for a clip.")
             named = PurePosixPath(str(cell.get("path") or "")) if is_struct else PurePosixPath()
             suffix = named.suffix.lower()
-            # The decoder goes by the content, the extension only has to be one that is read.
+            # The decoder goes by the content; the extension only has to be a supported one.
             suffix = suffix if suffix in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS else ".wav"
             target = audio_dir / f"{row:06d}{suffix}"
             if not target.is_file() or target.read_bytes() != data:
@@ -130,7 +130,7 @@ def _write_audio(
 
 
 def _batches(file: pq.ParquetFile, names: list[str], n_rows: int) -> Iterator[pa.RecordBatch]:
-    """Batches of so many rows, which together are as many as the footer says."""
+    """Batches of `n_rows` rows; raises a ValueError if their total isn't the footer's."""
     told, found = file.metadata.num_rows, 0
     for batch in file.iter_batches(n_rows, columns=names, use_threads=False):
         found += batch.num_rows
@@ -152,8 +152,7 @@ def _read(path: Path, audio_dir: Path | None = None) -> Contents:
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[str, Record]]:
-    """Where each row of a table stands, and its fields without those that are bytes. A file with
-    audio in it is no table.
+    """Yields each row's location and its fields except bytes. A file with audio has no rows here.
 
     Raises:
         UserError: not readable, or too large.
@@ -166,7 +165,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, Record]]:
         try:
             records = batch.to_pylist()
         except (pa.ArrowException, ValueError) as error:
-            # Dates that no calendar has.
+            # Impossible dates.
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: not readable as parquet ({reason}).") from error
         for record in records:
@@ -175,8 +174,8 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, Record]]:
 
 
 def find_parquet(folder: Path, without: Path) -> list[Path]:
-    """Parquet files below a folder, sorted; what is hidden, links that lead out of it, and what
-    lies below `without`, are left out."""
+    """Parquet files below a folder, sorted, without hidden ones, links that lead out of it, and
+    files below `without`."""
     root, passed_over = folder.resolve(), without.resolve()
     found = []
     for path in sorted(folder.rglob("*.parquet")):
@@ -192,22 +191,22 @@ def find_parquet(folder: Path, without: Path) -> list[Path]:
 def extract_parquet_audio(
     path: Path, folder: Path, output_dir: Path
 ) -> Iterator[tuple[Path, Record]]:
-    """Writes the audio that a Hugging Face dataset's parquet file holds to files of its own.
+    """Extracts the audio in a Hugging Face dataset's parquet file to separate files.
 
-    Such a dataset has a column, mostly `audio`, of `{"bytes": ..., "path": ...}`. The names of
-    the files are made here, from the parquet file's path and the row; of the cell's `path` only a
-    known extension is taken.
+    Such a dataset has a column, usually `audio`, of `{"bytes": ..., "path": ...}`. The files are
+    named after the parquet file's path and the row; only a known extension is taken from the
+    cell's `path`.
 
     Args:
         path: the parquet file; one without such a column has no audio.
-        output_dir: where the audio goes, in a folder like the parquet file's path below
-            `folder`. What is there already is not written again.
+        output_dir: where the audio goes, in a folder named after the parquet file's path below
+            `folder`. Existing files are not written again.
 
     Yields:
         The file, whose stem is the row's number, and the row's other fields.
 
     Raises:
-        UserError: a broken file, or a clip beyond 256 MiB; after the rows before it.
+        UserError: a broken file, or a clip above 256 MiB; raised after the rows before it.
     """
     target = output_dir / path.relative_to(folder).with_suffix("")
     contents = _read(path, target)

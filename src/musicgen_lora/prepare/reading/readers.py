@@ -1,21 +1,21 @@
-"""Captions and facts that come with a folder of audio, wherever they stand.
+"""Reads the captions and facts that come with a folder of audio, wherever they are.
 
 Read for each file, the most trusted first:
 
 1. metadata files, the one nearest to the audio first: `metadata.json` (a list of entries, or an
    object by path), `metadata.jsonl`, `.csv`, `.parquet` (Hugging Face's audiofolder), and the
-   same called `captions`; audiocraft's manifest `data.jsonl` or `data.jsonl.gz`; the dataset
+   same named `captions`; audiocraft's manifest `data.jsonl` or `data.jsonl.gz`; the dataset
    that ACE-Step saves, a JSON file of any name;
 2. `x.json`, `x.caption`, `x.caption.txt` and `x.txt` beside `x.wav` (or `x.wav.json`, ...);
 3. tags inside the file: ID3, Vorbis, RIFF, MP4;
 4. the file's name;
 5. the names of its folders, the nearest first.
 
-Of each field the surest value wins, among equals the earlier source; every caption is kept in
-`texts`. Captions come from 1 and 2 only: a title or a tag's comment is none.
+For each field the surest value wins, and the earlier source in a tie; every caption is kept in
+`texts`. Captions come only from 1 and 2: a title or a comment tag is not a caption.
 
-Everything here was made by others. Paths stay inside the folder, sizes are bounded, what is broken
-is named with its line, and what is not used is said in `Remarks`.
+All of this input is untrusted. Paths stay inside the folder, sizes are bounded, errors name the
+file and line, and what is not used is reported in `Remarks`.
 """
 
 from __future__ import annotations
@@ -56,29 +56,29 @@ METADATA_NAMES = (
     *(f"captions{suffix}" for suffix in (".json", ".jsonl", ".csv", ".parquet")),
     *("data.jsonl", "data.jsonl.gz"),
 )
-"""Files with metadata, in the order in which a folder's are read."""
+"""Metadata files, in the order in which those of a folder are read."""
 SIDECAR_SUFFIXES = (".json", ".caption", ".caption.txt", ".txt")
 """Endings of files beside the audio, the most trusted first."""
 TEXT_SUFFIXES = {".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".xlsx", ".xls", ".ods"}
-"""Files that may hold captions; those that nobody reads are named."""
+"""Files that may hold captions; those that aren't read are reported."""
 MAX_ACESTEP_BYTES = 64 << 20
-"""Larger JSON files of unknown names are not looked into."""
+"""Larger JSON files with unknown names are not opened."""
 MAX_TAG_BYTES = 16 << 20
-"""What is read of a file for its tags; covers are skipped."""
+"""Most bytes that are read from a file for its tags; cover images are skipped."""
 
 
 def facts_from_path(name: str) -> list[Facts]:
-    """What a relative path says: the file's name, then its folders', the nearest first."""
+    """The facts in a relative path: those of the file's name, then its folders', nearest first."""
     path = PurePosixPath(name)
     folders = [facts_from_name(part, f"folder {part!r}") for part in reversed(path.parts[:-1])]
     return [facts_from_name(path.name), *folders]
 
 
 class StatedFacts:
-    """What people wrote about the audio below a folder: in metadata, and beside the files.
+    """The facts written about the audio below a folder: in metadata, and in files beside it.
 
     Args:
-        without: files and folders that are passed over: the dataset that is being made.
+        without: files and folders to skip: those of the dataset that is being made.
 
     Raises:
         UserError: metadata that is broken or points outside the folder.
@@ -109,21 +109,21 @@ class StatedFacts:
         """The facts about a file, the most trusted first.
 
         Raises:
-            UserError: a file beside it is not readable as such.
+            UserError: a file beside it is not readable.
         """
         name = file.relative_to(self._folder).as_posix()
         return [*self._listed.get(name, ()), *self._facts_beside(name)]
 
     def say_unread(self) -> None:
-        """Says what files nobody read, and what fields those beside the audio had for nothing;
-        to be called when the facts of all files were."""
+        """Reports files that weren't read, and unused fields of files beside the audio; call it
+        after the facts about all files were asked for."""
         self._columns.say("files beside the audio", self._remarks, needs_captions=False)
         for path in self._texts:
             if path not in self._read:
                 self._remarks.add(NOT_READ, str(path))
 
     def _read_metadata(self, names: AudioNames) -> dict[str, list[Facts]]:
-        """The facts by the audio's path; those of the nearest metadata file come first."""
+        """The facts by the audio's path, those from the nearest metadata file first."""
         beside = {path for found in self._beside.values() for _, path in found}
         files = [
             path
@@ -143,8 +143,8 @@ class StatedFacts:
         return listed
 
     def _is_acestep(self, path: Path) -> bool:
-        """Whether a JSON file of any name is a dataset of ACE-Step's; a broken one is none, and
-        is named as not read."""
+        """Whether a JSON file of any name is an ACE-Step dataset; a broken file isn't, and is
+        reported as not read."""
         try:
             return path.stat().st_size <= MAX_ACESTEP_BYTES and is_acestep(
                 read_json_table(path, self._remarks)
@@ -153,7 +153,7 @@ class StatedFacts:
             return False
 
     def _read_table(self, path: Path, names: AudioNames) -> list[tuple[str, Facts]]:
-        """The audio's path and the facts of each row that names a file."""
+        """The audio's path and the facts from each row that names a file."""
         rows: list[tuple[str, list[str], str | None, Facts]] = []
         columns = Columns()
         for where, record in read_rows(path, self._remarks):
@@ -162,7 +162,7 @@ class StatedFacts:
             if not given:
                 names_given = ", ".join(repr(str(name)[:40]) for name in list(record)[:20])
                 raise UserError(
-                    f"{where}: names no file; give one as {PATH_FIELDS[0]!r} (there are: "
+                    f"{where}: names no file; add a {PATH_FIELDS[0]!r} field (it has: "
                     f"{names_given})."
                 )
             facts = facts_from_record(record, where, self._remarks)
@@ -187,10 +187,10 @@ class StatedFacts:
         return next((n for n in (names.find_exact(p, base, where) for p in given) if n), None)
 
     def _find_sidecars(self, names: list[str]) -> dict[str, list[tuple[str, Path]]]:
-        """The files beside each audio file, with the suffix that each stands for.
+        """The files beside each audio file, each with its suffix.
 
-        Case and Unicode's form don't matter, but a file that is called exactly like one audio
-        file is not another's.
+        Case and Unicode form don't matter, but a file that is named exactly after one audio file
+        doesn't belong to another.
         """
         owners: dict[tuple[str, str], list[str]] = {}
         for name in names:
@@ -216,13 +216,13 @@ class StatedFacts:
         return {n: sorted(found, key=lambda f: (order(f[0]), f[1])) for n, found in beside.items()}
 
     def _facts_beside(self, name: str) -> list[Facts]:
-        """What the files beside an audio file say."""
+        """The facts from the files beside an audio file."""
         found = []
         sidecars = self._beside.get(name, [])
         has_caption = any(suffix.startswith(".caption") for suffix, _ in sidecars)
         for suffix, beside in sidecars:
             if suffix == ".txt" and has_caption:
-                # Where captions have an ending of their own, the text is the lyrics.
+                # If there is a .caption file, the .txt holds lyrics.
                 continue
             self._read.add(beside)
             if suffix == ".json":
@@ -246,8 +246,8 @@ def _may_hold_captions(path: Path) -> bool:
 
 
 def facts_from_tags(file: Path) -> Facts:
-    """What the tags inside an audio file say. Files without tags, or with broken ones, say
-    nothing: whether the audio is usable is for its decoder to tell."""
+    """The facts from the tags inside an audio file; none if it has no tags or broken ones. Whether
+    the audio is usable is for its decoder to decide."""
     try:
         with open(file, "rb") as stream:
             bounded = cast(BinaryIO, _BoundedReader(stream, MAX_TAG_BYTES))
@@ -262,7 +262,7 @@ def facts_from_tags(file: Path) -> Facts:
         {
             "bpm": STATED,
             "key": STATED,
-            # Many programs write a genre that nobody chose.
+            # Many programs write a default genre that nobody chose.
             "genre": STATED if known else GUESSED,
         },
         bpm=normalise_bpm(other.get("bpm")),
@@ -275,9 +275,9 @@ def facts_from_tags(file: Path) -> Facts:
 
 
 class _BoundedReader:
-    """A binary file of which no more than so many bytes can be read, all reads together.
+    """A binary file that limits the total number of bytes read.
 
-    Headers lie about how long a tag is."""
+    Headers may be wrong about a tag's length."""
 
     def __init__(self, stream: BinaryIO, max_bytes: int) -> None:
         self._stream, self._left = stream, max_bytes

@@ -1,7 +1,7 @@
 """What was dropped, changed or guessed while an input folder was read, by kind, with names.
 
-A caption that is lost in silence teaches the wrong thing, so whoever passes something over says so
-here. The terminal shows the count and the first names of each kind, the report all of them.
+A caption that is lost silently teaches the wrong thing, so all code that skips something records
+it here. The terminal shows the count and the first names of each kind, the report all of them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from musicgen_lora.language.translate import filled, joined, word
 
 MAX_SHOWN = 3
-"""Names that the terminal shows of a kind."""
+"""Names that the terminal shows for each kind."""
 MAX_ITEM = 200
-"""Characters of each that it shows."""
+"""Characters of each name that it shows."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class RemarkKind:
     """Something that happens to input.
 
     Args:
-        one: what is told of one ("row names no audio file here").
-        many: what is told of several ("rows name no audio file here").
+        one: the text for one ("row names no audio file here").
+        many: the text for several ("rows name no audio file here").
     """
 
     one: str
@@ -36,36 +36,36 @@ class RemarkKind:
 UNMATCHED = RemarkKind(
     "row of the metadata names no audio file here",
     "rows of the metadata name no audio file here",
-    "What they say is not used; mend the names, or add the files.",
+    "What they say is not used; correct the names, or add the files.",
 )
 MATCHED = RemarkKind(
-    "row of the metadata was matched to a file by its spelling",
-    "rows of the metadata were matched to files by their spelling",
-    "Mend the names where another file is meant.",
+    "row of the metadata was matched to a file with a similar name",
+    "rows of the metadata were matched to files with similar names",
+    "Correct the names where another file is meant.",
 )
 NO_CAPTIONS = RemarkKind(
-    "metadata file has no column of captions",
-    "metadata files have no column of captions",
+    "metadata file has no caption column",
+    "metadata files have no caption column",
     "Rename yours to one of: text, caption, description, prompt, transcription.",
 )
 UNUSED = RemarkKind(
     "metadata file has columns that are kept but not used",
     "metadata files have columns that are kept but not used",
-    "They stand in the dataset's metadata as they are; captions don't say them.",
+    "They are copied to the dataset's metadata as they are; captions don't mention them.",
 )
 MEASURED = RemarkKind(
-    "metadata file has columns that are not used: they are about the audio file itself",
-    "metadata files have columns that are not used: they are about the audio file itself",
-    "Lengths, rates and levels are measured anew.",
+    "metadata file has columns that are not used: they describe the audio file itself",
+    "metadata files have columns that are not used: they describe the audio file itself",
+    "Lengths, sample rates and levels are measured again.",
 )
 NOT_KEPT = RemarkKind(
     "value of an unknown column can't be kept",
     "values of unknown columns can't be kept",
-    "They are too long, or no text.",
+    "They are too long, or not text.",
 )
 SAYS_NOTHING = RemarkKind(
-    "caption or fact says nothing (as N/A does) and counts as none",
-    "captions and facts say nothing (as N/A does) and count as none",
+    "caption or fact says nothing (such as N/A) and is ignored",
+    "captions and facts say nothing (such as N/A) and are ignored",
     "Write what the audio plays, or leave them empty.",
 )
 NOT_UNDERSTOOD = RemarkKind(
@@ -76,18 +76,18 @@ NOT_UNDERSTOOD = RemarkKind(
 ENCODING = RemarkKind(
     "text file is not UTF-8; its encoding was guessed",
     "text files are not UTF-8; their encoding was guessed",
-    "Look at the captions, and save the files as UTF-8 if they are wrong.",
+    "Check the captions, and save the files as UTF-8 if they are wrong.",
 )
 NOT_READ = RemarkKind(
     "file beside the audio was not read",
     "files beside the audio were not read",
-    "Captions stand in metadata.csv (.json, .jsonl, .parquet) or in a file called like the audio: "
+    "Captions belong in metadata.csv (.json, .jsonl, .parquet) or in a file named after the audio: "
     "x.txt, x.caption or x.json beside x.wav.",
 )
 FOLDER_SPLIT = RemarkKind(
     "folder's name sets the split of its files",
     "folders' names set the split of their files",
-    "Rename them, or write a split into the metadata, where that is not meant.",
+    "If that is not intended, rename them or set the split in the metadata.",
 )
 SPLIT_CONTRADICTED = RemarkKind(
     "file has more than one split; it is held out",
@@ -95,40 +95,40 @@ SPLIT_CONTRADICTED = RemarkKind(
     "Give each file one split.",
 )
 SOURCE_DIVIDED = RemarkKind(
-    "source is in training and validation",
-    "sources are in training and validation",
+    "source is in both training and validation",
+    "sources are in both training and validation",
     "The splits are kept, and the training clips count as a source of their own; if they share "
-    "audio with the held-out ones, give them one split.",
+    "audio with the held-out ones, give them the same split.",
 )
 SOURCES_JOINED = RemarkKind(
     "source was joined with another: they share versions of a beat",
     "sources were joined with others: they share versions of a beat",
-    "A split must not part them.",
+    "They stay on the same side of the split.",
 )
 AUDIO_SHARED = RemarkKind(
-    "file shares audio with another, as versions of a beat or a mix do: they are of one source",
-    "files share audio with others, as versions of a beat or a mix do: they are of one source",
-    "Training and validation never part them; take the mix or the beats out to have more sources.",
+    "file shares audio with another, as versions of a beat or a mix do: they count as one source",
+    "files share audio with others, as versions of a beat or a mix do: they count as one source",
+    "They stay on the same side of the split; remove the mix or the beats to have more sources.",
 )
 WORDS_CARRIED = RemarkKind(
-    "copy is left out; what is written about it goes to the file that stays",
-    "copies are left out; what is written about them goes to the files that stay",
-    "Write captions of their own for those where that is wrong.",
+    "copy is left out; its caption and facts go to the file that is kept",
+    "copies are left out; their captions and facts go to the files that are kept",
+    "Where that is wrong, give the kept files their own captions.",
 )
 HIT_KEPT = RemarkKind(
-    "single hit (one-shot) is kept, for it has a caption of its own",
-    "single hits (one-shots) are kept, for they have captions of their own",
-    "Take them out if they are not to be trained on.",
+    "single hit (one-shot) is kept, because it has a caption of its own",
+    "single hits (one-shots) are kept, because they have captions of their own",
+    "Remove them if you don't want to train on them.",
 )
 COPY_HELD_OUT = RemarkKind(
-    "file is held out, since a copy of it is",
-    "files are held out, since copies of them are",
-    "Remove one of each pair if that is not meant.",
+    "file is held out, because a copy of it is",
+    "files are held out, because copies of them are",
+    "Remove one of each pair if that is not intended.",
 )
 PART_OUTSIDE = RemarkKind(
     "part (start_s, duration_s) doesn't fit its file",
     "parts (start_s, duration_s) don't fit their files",
-    "Mend the times.",
+    "Correct the times.",
 )
 PART_REST = RemarkKind(
     "file has audio that no part (start_s, duration_s) covers; it is left out",
@@ -138,7 +138,7 @@ PART_REST = RemarkKind(
 CONTRADICTED = RemarkKind(
     "contradiction between names, metadata and what is heard",
     "contradictions between names, metadata and what is heard",
-    "Listen and decide: what is right goes into the metadata (bpm, key) or the name.",
+    "Listen and decide, then put the right value in the metadata (bpm, key) or the name.",
 )
 HALVED = RemarkKind(
     "tempo of a half-time genre is written doubled, as sequencers show it",
@@ -148,17 +148,17 @@ HALVED = RemarkKind(
 SHORT_STRETCH = RemarkKind(
     "long file has stretches that are left out: they are shorter than --min_window",
     "long files have stretches that are left out: they are shorter than --min_window",
-    "A shorter one, such as --min_window 4, keeps all but parts of bars.",
+    "A shorter window, such as --min_window 4, keeps everything but incomplete bars.",
 )
 SILENT_CLIP = RemarkKind(
-    "stretch of a file is silent; it is no clip",
-    "stretches of files are silent; they are no clips",
-    "Nothing, if that is how they sound.",
+    "stretch of a file is silent and becomes no clip",
+    "stretches of files are silent and become no clips",
+    "Nothing to do if they are meant to be silent.",
 )
 
 
 class Remarks:
-    """What there is to say, gathered while reading."""
+    """Remarks on the input, gathered while it is read."""
 
     def __init__(self, folder: Path) -> None:
         self._prefix = f"{folder}{os.sep}"
@@ -186,7 +186,7 @@ class Remarks:
 
 
 def in_one_line(remark: dict[str, Any]) -> str:
-    """A remark of `as_json` for the terminal, with its first names."""
+    """A remark from `as_json` as a line for the terminal, with its first names."""
     items = remark["items"]
     names = joined([item[:MAX_ITEM] for item in items[:MAX_SHOWN]], "; ")
     if len(items) > MAX_SHOWN:

@@ -1,7 +1,7 @@
-"""Rows of metadata files, with the line that each stands in.
+"""Reads the rows of metadata files, with the line of each.
 
-Formats: JSON, JSON lines (also gzipped), CSV and parquet. Sizes are bounded, also after
-decompression, and every fault names its file and line.
+Formats: JSON, JSON lines (also gzipped), CSV and parquet. Sizes are bounded, even after
+decompression, and every error names its file and line.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MAX_FILE_BYTES = 256 << 20
 MAX_LINE_BYTES = 1 << 20
 MAX_TEXT_BYTES = 64 << 10
 Row = tuple[str, dict[str, Any]]
-"""Where a row stands ("metadata.csv, line 3") and its fields."""
+"""A row's location ("metadata.csv, line 3") and its fields."""
 
 
 def read_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
-    """Rows of a metadata file; its name says the format.
+    """The rows of a metadata file; its extension gives the format.
 
     Raises:
-        UserError: not readable, too large, or a row that is no object.
+        UserError: not readable, too large, or a row that is not an object.
     """
     suffix = path.suffix.lower()
     if suffix == ".json":
@@ -47,13 +47,13 @@ def read_text(path: Path, remarks: Remarks, max_bytes: int = MAX_TEXT_BYTES) -> 
     """A text file in one of the encodings of `decode_text`.
 
     Raises:
-        UserError: too large, or no text; the message names the line.
+        UserError: too large, or not text; the message names the line.
     """
     return _decoded(documents.read_bytes(path, max_bytes), path, remarks)
 
 
 def _decoded(data: bytes, path: Path, remarks: Remarks, line: int | None = None) -> str:
-    """Text of a file, or of one line of it."""
+    """The text of a file, or of one line of it."""
     try:
         text, guessed = decode_text(data)
     except UnicodeDecodeError as error:
@@ -68,7 +68,7 @@ def read_json_table(path: Path, remarks: Remarks) -> Any:
     """The value in a JSON file.
 
     Raises:
-        UserError: too large, not JSON, or a key twice; the message names the line.
+        UserError: too large, not JSON, or a duplicate key; the message names the line.
     """
     return _parse_json(read_text(path, remarks, MAX_FILE_BYTES), path, 1)
 
@@ -78,8 +78,8 @@ def _parse_json(text: str, path: Path, first_line: int) -> Any:
 
 
 def _json_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
-    """A list of objects, or an object by path of captions, lists of captions or objects; or
-    ACE-Step's dataset, an object with the list under "samples"."""
+    """Rows from a list of objects; from an object that maps paths to captions, lists of captions or
+    objects; or from ACE-Step's dataset, an object with the list under "samples"."""
     content = read_json_table(path, remarks)
     if is_acestep(content):
         content = content["samples"]
@@ -104,7 +104,7 @@ def _json_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
 
 
 def is_acestep(content: object) -> bool:
-    """Whether a value is a dataset as ACE-Step's dataset builder saves it."""
+    """Whether a value is a dataset saved by ACE-Step's dataset builder."""
     return (
         isinstance(content, dict)
         and isinstance(content.get("samples"), list)

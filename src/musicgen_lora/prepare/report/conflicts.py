@@ -1,6 +1,7 @@
-"""Where a file's name, its metadata and what is heard contradict each other: a person decides.
+"""Finds where a file's name, its metadata and its sound contradict each other, for the user to
+decide.
 
-A caption can follow one of them only, and a wrong tempo teaches a wrong tempo.
+A caption can follow only one of them, and a wrong tempo teaches a wrong tempo.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from musicgen_lora.prepare.words.facts import Facts, merge_facts
 from musicgen_lora.prepare.words.genres import in_sequencer_tempo
 
 SAME_TEMPO = 0.03
-"""Tempi this close are one; so are the half and the double."""
+"""Tempi this close count as the same; so do half and double."""
 SURE_KEY = 0.8
-"""Keys are told apart less surely than tempi: a fifth off is a usual mistake."""
+"""Key detection is less reliable than tempo detection: it is often a fifth off."""
 
 
 def say_conflicts(file: Input, record: Analysis, remarks: Remarks) -> None:
-    """Says where what is written of a file contradicts itself or what is heard, what the captions
-    say then, and where its tempo was taken for half of the sequencer's.
+    """Reports where a file's written facts contradict each other or its sound, what the captions
+    say in that case, and where its tempo was taken for half the sequencer's.
     """
     stated = [facts for facts in file.stated if facts.part is None]
     written = [*stated, record.tags, *file.named]
@@ -38,7 +39,7 @@ def say_conflicts(file: Input, record: Analysis, remarks: Remarks) -> None:
     clash = any(not _agree(float(a), float(b)) for a in tempi for b in tempi)
     clash |= any(not any(_agree(float(tempo), h) for h in heard) for tempo in tempi if heard)
     if clash:
-        listed = [f"{tempo} BPM by {witness}" for tempo, witness in tempi.items()]
+        listed = [f"{tempo} BPM (from {witness})" for tempo, witness in tempi.items()]
         listed += [f"{heard[0]:g} BPM heard"] if heard else []
         use = f"{said.bpm:g}" if said.bpm and said.sure("bpm") >= MIN_CONFIDENCE else "none"
         remarks.add(CONTRADICTED, f"{file.name}: {', '.join(listed)}; captions say {use}")
@@ -47,7 +48,7 @@ def say_conflicts(file: Input, record: Analysis, remarks: Remarks) -> None:
     clash = any(key_distance(a, b) is None for a in keys for b in keys)
     clash |= any(key_distance(key, heard_key) is None for key in keys if heard_key)
     if clash:
-        listed = [f"{key} by {witness}" for key, witness in keys.items()]
+        listed = [f"{key} (from {witness})" for key, witness in keys.items()]
         listed += [f"{heard_key} heard"] if heard_key else []
         use = said.key if said.key and said.sure("key") >= MIN_CONFIDENCE else "none"
         remarks.add(CONTRADICTED, f"{file.name}: {', '.join(listed)}; captions say {use}")
@@ -56,14 +57,14 @@ def say_conflicts(file: Input, record: Analysis, remarks: Remarks) -> None:
 def _witnesses(
     stated: Sequence[Facts], written: Sequence[Facts], name: str
 ) -> list[tuple[Facts, str]]:
-    """The facts that have a field, and what to call their source: the metadata alone where it has
-    the field, for that is a person's decision."""
+    """The facts that have a field, and what to call their source. Where the metadata has the field,
+    only the metadata counts: somebody decided it."""
     decided = [(facts, "the metadata") for facts in stated if getattr(facts, name) is not None]
     return decided or [(facts, facts.sources.get(name, "its tags")) for facts in written]
 
 
 def _heard_tempi(record: Analysis) -> list[float]:
-    """Tempi of a file that are sure, rounded to a tenth."""
+    """The tempi of a file that are certain enough, rounded to a tenth."""
     found: list[float] = []
     for segment in record.segments:
         for part in (segment, *segment.stretches):

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, and what to do about it, the worst first."""
+"""What is wrong with a dataset and what to do about it, the worst problems first."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ ADVISED_WORDS = ("hip hop", "808", "beat", "trap")
 CLIPPED_PER_S = 1.0
 DC_OFFSET = 0.01
 NEEDED_HZ = 15_000.0
-"""The codec's audio reaches up to 16 kHz."""
+"""The codec's audio reaches 16 kHz."""
 TOLD_SILENT_SHARE = 0.2
 QUIET_LUFS = -32.0
-"""The usual target lies 16 dB above; noise comes up as far."""
+"""The usual target is 16 dB higher, and raising a clip that far raises its noise as much."""
 REACHED_LU = 0.5
-"""A clip this close to the wanted loudness has it."""
+"""A clip this close to the target loudness counts as having reached it."""
 FOLD_ADVICE = (
-    "prepare again with --mono_fold, which turns it round (audio inside the dataset: into another "
-    "--output_dir)."
+    "prepare again with --mono_fold, which fixes the phase (for audio inside the dataset, into "
+    "another --output_dir)."
 )
 
 
 @dataclass(frozen=True)
 class Check:
-    """A fault that files can have: its name, what is told, what to do, how to see it."""
+    """A fault that files can have: its name, the report's wording, the remedy and the test."""
 
     name: str
     told: str
@@ -52,17 +52,17 @@ def _silent_share(record: Analysis) -> float:
 
 
 def is_clipped(record: Analysis) -> bool:
-    """Whether a file with this analysis is clipped, beyond a few samples."""
+    """Whether a file with this analysis is clipped in more than a few samples."""
     quality = record.quality
     n_clipped = quality.clipped_samples
     if not record.is_float:
-        # A decoder of MP3 rounds off what was clipped before, beyond full scale.
+        # An MP3 decoder turns clipped peaks into rounded ones beyond full scale.
         n_clipped = max(n_clipped, quality.over_samples)
     return n_clipped > max(10.0, CLIPPED_PER_S * record.duration_s)
 
 
 def _cancelled(record: Analysis) -> list[tuple[float, float]]:
-    """Bands that the mono mix lacks, where it isn't all of them."""
+    """Bands that are lost in the mono mix; none if everything is, which is another fault."""
     quality = record.quality
     if quality.channels == "inverted":
         return []
@@ -72,45 +72,45 @@ def _cancelled(record: Analysis) -> list[tuple[float, float]]:
 CHECKS = (
     Check(
         "cut short",
-        "end before their header says, or without their last part",
+        "end earlier than their header says, or without their last part",
         "Copy or download them again.",
         lambda r: r.is_cut_off or ends_early(r.duration_s, r.claimed_s or 0.0),
     ),
     Check(
         "damaged",
-        "are damaged inside: their decoder stumbles over parts of them",
-        "Find the original, or listen to their clips and leave out those that crackle.",
+        "are damaged: the decoder finds errors in their audio",
+        "Find the originals, or listen to their clips and leave out those that crackle.",
         lambda r: r.n_decoder_faults > 0,
     ),
     Check(
         "clipped",
         "are clipped",
-        "Export them again with 1 dB of room below full scale, or find the unclipped original.",
+        "Export them again with 1 dB of headroom, or find the unclipped originals.",
         is_clipped,
     ),
     Check(
         "inverted",
-        "cancel in mono",
-        "Invert one channel: MusicGen's mono models hear nothing of them as they are. Or "
+        "cancel out in mono",
+        "Invert one channel: as they are, MusicGen's mono models hear nothing of them. Or "
         + FOLD_ADVICE,
         lambda r: r.quality.channels == "inverted",
     ),
     Check(
         "bass out of phase",
         "lose their bass in mono: it is out of phase between the channels",
-        "Put it in phase: MusicGen's mono models don't hear it as it is. Or " + FOLD_ADVICE,
+        "Fix its phase: as it is, MusicGen's mono models don't hear it. Or " + FOLD_ADVICE,
         lambda r: any(low < BASS_BELOW_HZ for low, _ in _cancelled(r)),
     ),
     Check(
         "out of phase",
-        "lose a part of their sound in mono: it is out of phase between the channels",
-        "Narrow their stereo: MusicGen's mono models don't hear it as it is. Or " + FOLD_ADVICE,
+        "lose part of their sound in mono: it is out of phase between the channels",
+        "Narrow their stereo image: as it is, mono models don't hear that part. Or " + FOLD_ADVICE,
         lambda r: any(high > BASS_BELOW_HZ for _, high in _cancelled(r)),
     ),
     Check(
         "longer than said",
-        "go on after the end that their header tells, as joined files do",
-        "Nothing if they are one piece, for they are read to their end; else split them.",
+        "go on past the end given in their header, as joined files do",
+        "Nothing to do if they are one piece, as they are read to the end; otherwise split them.",
         lambda r: r.duration_s > (r.claimed_s or r.duration_s) / CUT_SHORT + 0.1,
     ),
     Check(
@@ -121,8 +121,8 @@ CHECKS = (
     ),
     Check(
         "lossy edge",
-        "end below 15 kHz as steeply as a low-bitrate MP3",
-        "Find the original: an adapter learns dull treble from them.",
+        "have a cutoff below 15 kHz that is as steep as a low-bitrate MP3's",
+        "Find the originals: an adapter learns dull treble from these.",
         lambda r: (
             bool(r.quality.has_lossy_edge) and (r.quality.bandwidth_hz or NEEDED_HZ) < NEEDED_HZ
         ),
@@ -130,43 +130,44 @@ CHECKS = (
     Check(
         "low rate",
         "have a sample rate below 32 kHz",
-        "Find the original: nothing sounds above half of the rate.",
+        "Find the originals: these have nothing above half their sample rate.",
         lambda r: r.sample_rate < 32_000,
     ),
     Check(
         "silence",
-        "are silent for more than a fifth",
+        "are silent for more than a fifth of their length",
         "Trim them: an adapter learns the silence too.",
         lambda r: _silent_share(r) > TOLD_SILENT_SHARE,
     ),
     Check(
         "quiet",
         "are very quiet (below -32 LUFS)",
-        "Export them louder: raising them here raises their noise.",
+        "Export them louder: raising them here raises their noise too.",
         lambda r: (r.quality.loudness_lufs or 0.0) < QUIET_LUFS,
     ),
     Check(
         "offset",
         "have a DC offset",
-        "Filter below 20 Hz: the offset takes headroom, and clicks at each cut.",
+        "High-pass them at 20 Hz: the offset costs headroom and clicks at each cut.",
         lambda r: abs(r.quality.dc_offset) > DC_OFFSET,
     ),
     Check(
         "many channels",
         "have more than two channels",
-        "Nothing if their mean sounds right, which is what is used; else export them in stereo.",
+        "Nothing to do if the mean of the channels, which is what is used, sounds right; otherwise "
+        "export them in stereo.",
         lambda r: r.n_channels > 2,
     ),
     Check(
         "fake stereo",
-        "are mono with two channels",
-        "Nothing for a mono model; for a stereo one, find the stereo original.",
+        "are mono audio in two channels",
+        "Nothing to do for a mono model; for a stereo model, find the stereo originals.",
         lambda r: r.n_channels == 2 and r.quality.channels in ("identical", "near mono"),
     ),
     Check(
         "above full scale",
-        "have samples above full scale, which is no clipping in a format of floats",
-        "Nothing: their clips are turned down, by what gain_db in the metadata says.",
+        "have samples above full scale, which is not clipping in a float format",
+        "Nothing to do: their clips are turned down, as gain_db in the metadata says.",
         lambda r: bool(r.is_float) and r.quality.over_samples > 0 and not is_clipped(r),
     ),
 )
@@ -175,19 +176,19 @@ CHECKS = (
 def find_faults(
     records: Mapping[str, Analysis], entries: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Faults that any file has, the worst first: `name`, `told`, `to_do`, `files` and `sentence`,
-    which says how many there are.
+    """The faults found in any file, the worst first: `name`, `told`, `to_do`, `files` and
+    `sentence`, which says how many files have it.
 
     Args:
-        entries: of the dataset: a tempo that they state, from wherever, is one.
+        entries: of the dataset; a clip whose entry has a tempo counts as having one.
     """
     clips: dict[str, list[bool]] = {}
     for entry in entries:
         clips.setdefault(str(entry.get("made_from")), []).append(entry.get("bpm") is not None)
     tempo_unsure = Check(
         "tempo unsure",
-        "have clips without a tempo: it isn't clear enough",
-        "Write it into their names, as in beat_140bpm.wav, or into the metadata.",
+        "have clips without a tempo: none was clear enough",
+        "Put it in their names, as in beat_140bpm.wav, or in the metadata.",
         lambda r: not all(clips.get(r.sha256, [True])),
     )
     faults = []
@@ -200,12 +201,12 @@ def find_faults(
 
 
 def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the guide would change about a dataset first; empty where it has nothing to say."""
+    """What to improve about a dataset first, by the guide's advice; empty if nothing."""
     advice = []
     if len(entries) < ADVISED_CLIPS:
         advice.append(
-            f"{count(len(entries), 'clip')}: too few; {ADVISED_CLIPS}-100 are the least, 200-500 "
-            "better."
+            f"{count(len(entries), 'clip')}: too few; use at least {ADVISED_CLIPS}-100, better "
+            "200-500."
         )
     lengths = [entry.get("duration_s") for entry in entries]
     short = sum(isinstance(s, (int, float)) and s < 15.0 for s in lengths)
@@ -213,31 +214,31 @@ def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         advice.append(f"{short} of {len(entries)} clips are shorter than 15 s; 15-30 s work best.")
     texts = [english_of(str(entry.get("text", ""))).lower() for entry in entries]
     if len(set(texts)) == 1 and len(texts) > 1:
-        advice.append("All captions are alike; edit the metadata so that each says what it plays.")
+        advice.append("All captions are the same; edit the metadata so each describes its clip.")
     unsaid = sum(
         not names_genre(text) and not any(word in text for word in ADVISED_WORDS) for text in texts
     )
     if unsaid * 2 > len(texts):
         advice.append(
-            f"{unsaid} of {len(texts)} captions name none of: {', '.join(ADVISED_WORDS)}."
+            f"{unsaid} of {len(texts)} captions mention none of: {', '.join(ADVISED_WORDS)}."
         )
     sources = {entry.get("source") or entry.get("audio") for entry in entries}
     if len(sources) < 5 <= len(entries):
         advice.append(
-            f"All clips come from {count(len(sources), 'source')}; the validation loss says little "
-            "then."
+            f"All clips come from {count(len(sources), 'source')}, so the validation loss says "
+            "little."
         )
     splits = {str(entry.get("split") or "") for entry in entries}
     if all(find_split(split) == "train" for split in splits):
         advice.append(
             "Every clip's split is train, so nothing is held out and nothing can be validated; "
-            "give some clips the split validation, or remove the field to have them split."
+            "set some clips' split to validation, or remove the field to have them split for you."
         )
     return advice
 
 
 def caption_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the text encoder doesn't read of the captions as they are written, and what to do."""
+    """Which parts of the captions the text encoder can't read as written, and what to do."""
     places: dict[str, str] = {}
     for entry in entries:
         variants = entry.get("texts")
@@ -251,15 +252,15 @@ def fold_advice(entries: Sequence[Mapping[str, Any]], *, in_place: int) -> list[
     """What was folded to mono, and what wasn't.
 
     Args:
-        in_place: files that this run was to fold and that lie in the dataset.
+        in_place: number of files that should have been folded but lie in the dataset itself.
     """
     advice = []
     folded = [str(entry["folded"]) for entry in entries if entry.get("folded")]
     turned = sum(how != "mean" for how in folded)
     if folded:
         advice.append(
-            f"{count(len(folded), 'clip')} folded to mono, {turned} of them with parts turned "
-            "round that had cancelled ('folded' in the metadata says which)."
+            f"{count(len(folded), 'clip')} folded to mono; {turned} of them had parts that would "
+            "cancel, which were inverted first ('folded' in the metadata says which)."
         )
     if in_place:
         advice.append(
@@ -272,10 +273,11 @@ def fold_advice(entries: Sequence[Mapping[str, Any]], *, in_place: int) -> list[
 def loudness_advice(
     entries: Sequence[Mapping[str, Any]], target_lufs: float | None, *, limits: bool
 ) -> list[str]:
-    """How many clips have the wanted loudness, what keeps the others from it, and what was limited.
+    """How many clips reach the target loudness, what keeps the others below it, and what was
+    limited.
 
     Args:
-        target_lufs: wanted; None where levels are left alone.
+        target_lufs: None where levels are left alone.
         limits: whether this run limits peaks.
     """
     if target_lufs is None:
@@ -293,14 +295,15 @@ def loudness_advice(
         reached = f"{target_lufs:g} LUFS is reached by {n_there} of {len(measured)} clips"
         sentence = (
             f"{reached}; {len(held)} are quieter, by up to {max(held):.1f} dB "
-            f"({float(np.median(held)):.1f} in the middle), since their true peak may not pass "
+            f"(median {float(np.median(held)):.1f}), because their true peak may not exceed "
             f"{PEAK_CEILING_DB:g} dBTP."
             if len(held) > 1
-            else f"{reached}; one is quieter by {max(held):.1f} dB, since its true peak may not "
-            f"pass {PEAK_CEILING_DB:g} dBTP."
+            else f"{reached}; one is quieter by {max(held):.1f} dB, because its true peak may not "
+            f"exceed {PEAK_CEILING_DB:g} dBTP."
         )
         remedy = (
-            f"--limit turns such peaks down by up to {MOST_LIMITED_DB:g} dB; or lower --loudness."
+            f"Add --limit, which turns peaks down by up to {MOST_LIMITED_DB:g} dB, or lower "
+            "--loudness."
         )
         advice.append(f"{sentence} {'Lower --loudness.' if limits else remedy}")
     n_faint = sum(
@@ -310,14 +313,14 @@ def loudness_advice(
     )
     if n_faint:
         advice.append(
-            f"Quieter than {target_lufs:g} LUFS, since nothing is raised by more than "
-            f"{MOST_GAIN_DB:g} dB, which would raise its noise: {count(n_faint, 'clip')}."
+            f"Quieter than {target_lufs:g} LUFS, because no clip is raised by more than "
+            f"{MOST_GAIN_DB:g} dB, which would raise its noise too: {count(n_faint, 'clip')}."
         )
     limited = [float(e["limited_db"]) for e in entries if e.get("limited_db")]
     if limited:
         advice.append(
             f"Peaks were limited in {len(limited)} {'clip' if len(limited) == 1 else 'clips'}, "
-            f"by {max(limited):.1f} dB at most ('limited_db' in the metadata)."
+            f"by up to {max(limited):.1f} dB ('limited_db' in the metadata)."
         )
     return advice
 
@@ -336,6 +339,6 @@ def vocals_advice(entries: Sequence[Mapping[str, Any]], *, searched: bool) -> li
     if searched and n_unsearched:
         advice.append(
             f"Not searched for vocals: {count(n_unsearched, 'clip')} of files outside the input "
-            "folder; prepare that folder with the same --vocals."
+            "folder; prepare their folder with the same --vocals."
         )
     return advice

@@ -1,4 +1,4 @@
-"""Files that are left out, by reason: of a pack's two hundred one-shots a person wants one line."""
+"""Files that are left out, grouped by reason: 200 one-shots of a pack should take one line."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from musicgen_lora.plural import count
 from musicgen_lora.prepare.reading.inputs import Dropped
 
 MAX_NAMES = 3
-"""Files that a line names."""
+"""Files that each line names."""
 MAX_REASONS = 20
-"""Reasons that the terminal gives; the report gives all."""
-COPIES = "copies of files that stay"
+"""Reasons that the terminal lists; the report lists all."""
+COPIES = "copies of files that are kept"
 
 _NUMBER = re.compile(r"(?<![^\s(])\d+(?:\.\d+)?(?=[\s).,]|$)")
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Files that are left out for one reason, and what is told of it.
+    """Files that are left out for one reason.
 
     Args:
-        told: the reason; where it differs in figures alone, with their range.
-        names: the files, copies with what they are copies of.
+        told: the reason; reasons that differ only in their figures are one, with the range.
+        names: the files; copies with the file that they are copies of.
     """
 
     told: str
@@ -75,12 +75,12 @@ def tell_left_out(console: Console, dropped: Iterable[Dropped]) -> None:
 def _kind(drop: Dropped) -> str:
     if drop.equals is not None:
         return COPIES
-    # The figures in a path are a name's.
+    # Figures in a path are part of a name.
     return drop.reason if "/" in drop.reason else _NUMBER.sub("0", drop.reason)
 
 
 def _in_one(reasons: Sequence[str]) -> str:
-    """Reasons that differ in figures alone, as one: "0.2 to 0.9 s is shorter than 1 s"."""
+    """One reason for several that differ only in figures: "0.2 to 0.9 s is shorter than 1 s"."""
     if len(set(reasons)) == 1:
         return reasons[0]
     figures = zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True)

@@ -1,6 +1,6 @@
-"""What a preparation tells: a table, report.json, and report.html, a page that needs no other file.
+"""What a preparation reports: in the terminal, in report.json, and in report.html.
 
-The page carries its pictures and players inside.
+The page is self-contained: its pictures and players are embedded.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ PLAYER_S = 12.0
 MAX_PLAYER_BYTES = 6_000_000
 """Size of all players and pictures inside the page."""
 MAX_TOLD = 8
-"""Names that the terminal tells of each change."""
+"""Names that the terminal lists for each change."""
 MAX_NAMED = 12
-"""Files that the page names of each fault; the JSON names all."""
+"""Files that the page lists for each fault; the JSON lists all."""
 TEMPO_STEP = 10
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a preparation came to.
+    """The result of a preparation.
 
     Args:
-        entries: of the whole dataset, as its metadata has them.
-        new: those of clips that this run added.
-        n_known: files that were listed before.
+        entries: of the whole dataset, as in its metadata.
+        new: entries of the clips that this run added.
+        n_known: files that were already listed.
         n_refreshed: clips of earlier runs whose captions or facts changed.
-        n_unfolded: files that were to be folded to mono and lie in the dataset.
-        remarks: what was not used or guessed, as `Remarks.as_json` gives it.
+        n_unfolded: files that were not folded to mono because they lie in the dataset.
+        remarks: what was not used or was guessed, from `Remarks.as_json`.
         records: analyses by the file's path.
-        changes: what became of clips that were listed before.
+        changes: what happened to clips that were already listed.
     """
 
     entries: Sequence[Entry]
@@ -83,7 +83,7 @@ def report(settings: PrepareSettings, console: Console, prepared: Prepared) -> N
     """Prints what was done and writes report.json and report.html into the dataset."""
     entries = [entry for entry in prepared.entries if not entry.get("skip")]
     content = _content(settings, prepared, entries)
-    # First, so that it is there though nobody reads what is printed (`prepare | head`).
+    # First, so that it is written even if printing fails (`prepare | head`).
     atomic.write_json(settings.output_dir / JSON_FILE, content)
     _print(console, content, settings.output_dir / settings.metadata_file)
     with working(console, "writing the report"):
@@ -96,7 +96,7 @@ def report(settings: PrepareSettings, console: Console, prepared: Prepared) -> N
 def _content(
     settings: PrepareSettings, prepared: Prepared, entries: Sequence[Entry]
 ) -> dict[str, Any]:
-    """What report.json holds; `entries` are those of the dataset that train."""
+    """The content of report.json; `entries` are those of the dataset that are trained on."""
     skipped = [entry for entry in prepared.entries if entry.get("skip")]
     dropped = prepared.dropped
     return {
@@ -126,7 +126,7 @@ def _content(
         "changes": [
             {"told": change.told, "names": list(change.names)} for change in prepared.changes
         ],
-        # What doesn't train needs no mending.
+        # Files that aren't trained on need no fixing.
         "faults": find_faults(_trained(prepared.records, entries), entries),
         "left_out": [{"told": kind.told, "files": list(kind.names)} for kind in by_reason(dropped)],
         "dropped": [
@@ -148,7 +148,7 @@ def _content(
 def _trained(
     records: Mapping[str, Analysis], entries: Sequence[Mapping[str, Any]]
 ) -> dict[str, Analysis]:
-    """The records of files that the dataset has clips of."""
+    """The records of the files that the dataset has clips of."""
     listed = {str(entry.get("made_from")) for entry in entries}
     return {name: record for name, record in records.items() if record.sha256 in listed}
 
@@ -183,13 +183,13 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
     summary = content["summary"]
     if summary["known_files"]:
         console.print(
-            f"{count(summary['new_clips'], 'new clip')} ({summary['new_minutes']:.1f} minutes) of "
-            f"{count(summary['files'], 'file')}; {summary['known_files']} listed before, "
+            f"{count(summary['new_clips'], 'new clip')} ({summary['new_minutes']:.1f} minutes) "
+            f"from {count(summary['files'], 'file')}; {summary['known_files']} already listed, "
             f"{summary['dropped_files']} left out. {count(summary['clips'], 'clip')} in {metadata}"
         )
     else:
         console.print(
-            f"{count(summary['clips'], 'clip')} ({summary['new_minutes']:.1f} minutes) of "
+            f"{count(summary['clips'], 'clip')} ({summary['new_minutes']:.1f} minutes) from "
             f"{count(summary['files'], 'file')}, {summary['dropped_files']} left out: {metadata}"
         )
     for change in content["changes"]:
@@ -200,9 +200,9 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
         told = word(change["told"])
         console.print(filled("{0}: {1}", told, listed) if names else filled("{0}.", told))
     for fault in content["faults"]:
-        # No table: it breaks Chinese in the midst, and has no width in a file or on the page.
+        # Not a table: it breaks lines inside Chinese words, and a file or the page has no width.
         sentence, to_do = word(fault["sentence"]), word(fault["to_do"])
-        console.print(filled("To fix first: {0} {1}", sentence, to_do))
+        console.print(filled("Check: {0} {1}", sentence, to_do))
     for remark in content["remarks"]:
         console.print(f"Note: {in_one_line(remark)}", style="yellow", soft_wrap=True)
     for advice in content["advice"]:
@@ -217,7 +217,7 @@ def _shown_clips(entries: Sequence[Mapping[str, Any]], output_dir: Path) -> list
     for entry in entries[::step]:
         try:
             path = (output_dir / str(entry.get("audio"))).resolve()
-            # A person edits the metadata: the page shows nothing from outside.
+            # The metadata may have been edited by hand: the page shows nothing from outside.
             if not path.is_relative_to(root):
                 continue
             start_s = entry.get("start_s")
@@ -244,7 +244,7 @@ def _shown_clips(entries: Sequence[Mapping[str, Any]], output_dir: Path) -> list
 
 
 def make_page(content: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> str:
-    """The page.
+    """The HTML page.
 
     Args:
         shown: clips with their players and pictures.

@@ -1,8 +1,8 @@
-"""What a dataset was made of: which files, with which settings, into which clips.
+"""What a dataset was made from: which files, with which settings, into which clips.
 
-The metadata says what is in a dataset, not what was. Without this a clip that a person took out
-would be a new one at the next run, a loop that was exported again would stand beside its earlier
-version, and settings that have changed would reach some clips and not others.
+The metadata says what is in a dataset, not what was. Without this record, a clip that the user
+removed would come back at the next run, a loop that was exported again would appear beside its
+earlier version, and changed settings would reach some clips and not others.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from musicgen_lora.prepare.rerun.succession import (
 )
 
 WORDS = frozenset(("default_text", "trigger_word", "caption_variants", "seed", "tagger"))
-"""Settings that decide captions; each run brings those up to date."""
+"""Settings that decide captions, which each run brings up to date."""
 NOT_MADE_WITH = frozenset(
     ("input_dir", "output_dir", "metadata_file", "create_example", "num_samples", "clap_path")
 ) | {"num_workers", "ray", "restore_removed"}
-"""Settings that decide nothing about a clip."""
+"""Settings that don't affect clips."""
 CUTS = frozenset(("max_clip", "min_window", "min_clip", "repeat_to"))
-"""Settings that decide where a file is cut; what remains decides how clips sound."""
+"""Settings that decide where a file is cut; the remaining ones decide how clips sound."""
 
 
 EARLIER = {"one_shots": "caption"}
-"""What releases without a setting did, where that isn't its default."""
+"""What releases before a setting existed did, where that isn't its default."""
 
 
 def made_with(settings: PrepareSettings) -> dict[str, Any]:
@@ -48,29 +48,29 @@ def made_with(settings: PrepareSettings) -> dict[str, Any]:
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`made_with` of an earlier run; a setting that was added since was its default then, or what
-    `EARLIER` says."""
+    """`made_with` of an earlier run, completed: a setting that was added since gets its default, or
+    the value in `EARLIER`."""
     added = made_with(PrepareSettings()) | EARLIER
     return {name: values.get(name, value) for name, value in added.items()}
 
 
 def sound_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `made_with` that decide how a clip sounds."""
+    """The settings of `made_with` that decide how a clip sounds."""
     sound = {name: v for name, v in values.items() if name not in WORDS | CUTS}
-    # Vocals that are only looked for stay in the sound.
+    # Vocals that are only flagged stay in the sound.
     return sound | {"vocals": values.get("vocals") == "remove"}
 
 
 class MadeFile(BaseModel):
-    """A file that clips were made of.
+    """A file that clips were made from.
 
     Args:
-        folder: that it was found in, absolute.
+        folder: where it was found, absolute.
         name: its path below that folder.
-        settings: index of the ledger's settings; None where they are not known.
-        parts: that the input's metadata described, start and end in seconds.
+        settings: index into the ledger's settings; None where they are not known.
+        parts: those that the input's metadata described, start and end in seconds.
         clips: stretches that the dataset's metadata listed.
-        removed: stretches that a person took out.
+        removed: stretches that the user removed.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -83,8 +83,8 @@ class MadeFile(BaseModel):
 
 
 class Ledger(BaseModel):
-    """The files of a dataset by the SHA-256 of their bytes, the settings that they were made with,
-    and the audio that was written."""
+    """The files of a dataset by the SHA-256 of their bytes, the settings that their clips were made
+    with, and the audio that was written."""
 
     model_config = ConfigDict(extra="forbid")
     format_version: Literal[1] = 1
@@ -94,7 +94,7 @@ class Ledger(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Ledger:
-        """The ledger in a file, an empty one where there is none.
+        """Reads a ledger; returns an empty one if the file doesn't exist.
 
         Raises:
             UserError: not readable.
@@ -106,12 +106,12 @@ class Ledger(BaseModel):
         except ValidationError as error:
             reason = " ".join(str(error).split())[:120]
             raise UserError(
-                f"{path}: not readable ({reason}); delete it: all that is lost is which clips you "
-                "have removed from the metadata."
+                f"{path}: not readable ({reason}); delete it: you only lose the record of which "
+                "clips you removed from the metadata."
             ) from error
 
     def write(self, path: Path) -> None:
-        """Writes it, whole or not at all."""
+        """Writes the ledger, whole or not at all."""
         text = self.model_dump_json()
         atomic.write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -125,8 +125,8 @@ class Ledger(BaseModel):
     def note(
         self, file: Input, folder: Path, settings: dict[str, Any], clips: Iterable[Span]
     ) -> None:
-        """Enters a file with its clips; what was removed of it is remembered. A file without either
-        is none of the dataset's."""
+        """Enters a file with its clips and keeps what was removed from it. A file with neither is
+        not part of the dataset."""
         if settings not in self.settings:
             self.settings.append(settings)
         removed, clips = self.removed_of(file.digest), list(clips)
@@ -143,13 +143,13 @@ class Ledger(BaseModel):
         )
 
     def removed_of(self, digest: str) -> list[Span]:
-        """The parts of a file that a person took out."""
+        """The parts of a file that the user removed."""
         file = self.files.get(digest)
         return [] if file is None else file.removed
 
     def note_removals(self, entries: Sequence[Entry]) -> None:
-        """Compares with the metadata: what was listed and isn't any more, a person removed; what
-        was removed and is listed, a person brought back."""
+        """Compares with the metadata: clips that are no longer listed were removed by the user;
+        removed ones that are listed were brought back."""
         listed = spans_by_file(entries)
         for digest, file in self.files.items():
             there = listed.get(digest, [])
@@ -158,8 +158,8 @@ class Ledger(BaseModel):
             file.clips = [span for span in file.clips if span not in lost]
 
     def restore(self, present: set[str]) -> set[str]:
-        """Forgets what was removed of the files that are present, all by their digests. Returns
-        those that lack clips now."""
+        """Forgets what was removed from the files that are present, by their digests. Returns the
+        digests of those that now lack clips."""
         lacking = {digest for digest in present if self.removed_of(digest)}
         for digest in lacking:
             self.files[digest].removed = []
@@ -169,7 +169,7 @@ class Ledger(BaseModel):
 
 
 def spans_by_file(entries: Iterable[Entry]) -> dict[str, list[Span]]:
-    """The parts that entries list of each file; not those kept for what a person wrote alone."""
+    """The parts of each file that entries list, without entries kept only for a user's edits."""
     spans: dict[str, list[Span]] = {}
     for entry in entries:
         if "made_from" in entry and not is_marked(entry, CUT_ANEW):

@@ -1,8 +1,8 @@
-"""What a run changes about files that the dataset has clips of already.
+"""What a run changes about files that the dataset already has clips of.
 
-Settings mean all clips, not only the new ones: a file that they would cut or treat in another way
-is cut anew. A file that was exported again takes the place of its earlier version; the clips of one
-that has left the folder are marked `skip`. Whatever is changed is told, with the names.
+Settings apply to all clips, not only new ones: a file that they would cut or treat differently is
+recut. A file that was exported again replaces its earlier version; the clips of one that has left
+the folder are marked `skip`. Every change is reported, with the names.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from musicgen_lora.urls import shown
 
 @dataclass(frozen=True)
 class Change:
-    """Something about listed clips that a person should know, and the files or clips by name."""
+    """Something about listed clips that the user should know, and the files or clips by name."""
 
     told: str
     names: tuple[str, ...] = ()
 
 
 class Revision:
-    """Compares a dataset with a folder and with this run's settings."""
+    """Compares a dataset with its input folder and with this run's settings."""
 
     def __init__(
         self, settings: PrepareSettings, input_dir: Path, metadata: Path, ledger: Ledger
     ) -> None:
         self.made_with = made_with(settings)
         self.metadata = metadata
-        # A copy may lie elsewhere on the next machine: its URL is the folder.
+        # A local copy may lie elsewhere on another machine, so its URL names the folder.
         self.folder = Path(shown(input_dir.resolve()))
         self.changes: list[Change] = []
         self.known: set[str] = set()
-        """Digests of files in the folder that the dataset has, or had, clips of."""
+        """Digests of the files in the folder that the dataset has, or had, clips of."""
         self.replaced: dict[str, list[str]] = {}
-        """Digests of earlier versions by that of the file that takes their place."""
+        """Digests of earlier versions, by the digest of the file that replaces them."""
         self.gone: set[str] = set()
         """Digests of files that have left the folder."""
         self._settings, self._ledger = settings, ledger
@@ -62,7 +62,7 @@ class Revision:
     def compare(
         self, entries: Sequence[Entry], inputs: Sequence[Input], dropped: Sequence[Dropped]
     ) -> list[Entry]:
-        """Finds out what is known, replaced and gone. Returns the entries, marked accordingly."""
+        """Finds out which files are known, replaced and gone. Returns the entries, marked."""
         present = {file.digest for file in inputs}
         if self._settings.restore_removed:
             self._restored = self._ledger.restore(present)
@@ -72,7 +72,7 @@ class Revision:
             audio.setdefault(entry.get("audio"), set()).add(str(entry.get("made_from")))
         places = {self.folder / file.name: file for file in inputs}
         earlier: dict[str, list[str]] = {}
-        # What can't be read today is still there.
+        # A file that can't be read this time isn't gone.
         unread = [self.folder / drop.name for drop in dropped if not drop.equals]
         for digest, made in self._ledger.files.items():
             place = Path(made.folder) / made.name
@@ -91,8 +91,8 @@ class Revision:
         return self._marked(entries, present)
 
     def _marked(self, entries: Sequence[Entry], present: set[str]) -> list[Entry]:
-        """The entries, with a mark on the clips of files that are gone, and none on those of files
-        that are back."""
+        """The entries: clips of files that are gone get a mark, those of files that are back lose
+        theirs."""
         marked, left, back = [], [], []
         for entry in entries:
             digest = str(entry.get("made_from"))
@@ -106,28 +106,27 @@ class Revision:
             marked.append(entry)
         self._tell(
             left,
-            "{clips} taken out of training, since {their} file is no longer in the input folder: "
-            'marked "skip" in the metadata. It comes back with the file; "skip": false keeps it',
+            "{clips} taken out of training, because {their} file is no longer in the input folder: "
+            'marked "skip" in the metadata. Put the file back, or set "skip": false to keep {them}',
         )
         self._tell(back, "{clips} back in training with {their} file")
         return marked
 
     def tell_replaced(self, names: Sequence[str], aside: Sequence[Entry]) -> None:
-        """Tells of files that took the place of their earlier version, and of entries that no clip
-        took over from."""
+        """Reports files that replaced their earlier version, and entries that no clip took over."""
         self._tell(
             names,
-            "{n_files} {were} exported again and {have} taken the place of the earlier version; "
-            "what you edited is carried over, see whether it still fits",
+            "{n_files} {were} exported again and {have} replaced the earlier version; your edits "
+            "are carried over, so check that they still fit",
         )
         self._tell(
             [str(entry.get("audio")) for entry in aside],
-            '{clips} in the metadata for what you wrote alone, marked "skip": no clip is of the '
-            "same part of the file any more",
+            '{clips} kept in the metadata only for what you wrote, marked "skip": no clip covers '
+            "the same part of the file any more",
         )
 
     def give_up(self, entries: Sequence[Entry], digests: set[str], reason: str) -> list[Entry]:
-        """The entries, with a mark on those of earlier versions whose successor is unusable."""
+        """The entries, with those of earlier versions marked whose successor is unusable."""
         names = [
             str(entry.get("audio"))
             for entry in entries
@@ -135,7 +134,7 @@ class Revision:
         ]
         self._tell(
             names,
-            "{clips} taken out of training: the file was exported again and is left out now "
+            "{clips} taken out of training: the file was exported again and is now left out "
             f"({reason.rstrip('.')})",
         )
         self.gone |= digests
@@ -155,7 +154,7 @@ class Revision:
         records: Mapping[str, Analysis],
         entries: Sequence[Entry],
     ) -> list[Input]:
-        """The known files whose clips must be made anew, of those with a record."""
+        """The known files with a record whose clips must be cut again."""
         lost = self._lost(entries, {file.digest for file in known})
         with_clips = spans_by_file(entries).keys() | self._restored
         settings: dict[str, list[str]] = {}
@@ -174,17 +173,17 @@ class Revision:
                 continue
             chosen.append(file)
         for told, names in settings.items():
-            self._tell(names, f"{{files}} cut anew for {told}; what you edited is carried over")
+            self._tell(names, f"{{files}} recut for {told}; your edits are carried over")
         self._tell(
             unknown,
-            "{files} cut anew, since it isn't known with which settings {they} {were} prepared; "
-            "what you edited is carried over",
+            "{files} recut, because it isn't known which settings {they} {were} prepared with; "
+            "your edits are carried over",
         )
-        self._tell(restored, "{files} cut anew to bring back clips that were removed")
+        self._tell(restored, "{files} recut to bring back clips that were removed")
         return chosen
 
     def _lost(self, entries: Sequence[Entry], known: set[str]) -> set[str]:
-        """Digests of known files of whose clips the audio is missing."""
+        """Digests of known files whose clips lack their audio."""
         made, orphans, digests = [], [], set()
         for entry in entries:
             audio, digest = entry.get("audio"), str(entry.get("made_from"))
@@ -197,7 +196,7 @@ class Revision:
                 digests.add(digest)
             else:
                 orphans.append(audio)
-        self._tell(made, "{clips} made again, since {their} audio was missing")
+        self._tell(made, "{clips} made again, because {their} audio was missing")
         self._tell(
             orphans,
             "{clips} without audio, and the file that {they} {were} cut from is not in the input "
@@ -206,7 +205,7 @@ class Revision:
         return digests
 
     def _differences(self, file: Input, record: Analysis, old: dict[str, Any]) -> str:
-        """The settings that make this file's clips other than they are; "" where none does."""
+        """The settings that would change this file's clips; "" if none would."""
         new = self.made_with
         old = with_defaults(old)
         is_in_place = file.in_place is not None
@@ -223,13 +222,13 @@ class Revision:
             if name not in WORDS and new[name] != old[name]
         ]
         if made.parts != list(file.parts):
-            told.append("the parts that the input's metadata describes now")
+            told.append("the parts that the input's metadata now describes")
         return ", ".join(told)
 
     def tell_rest(self, entries: Sequence[Entry], was_edited: bool) -> None:
-        """Tells what stays as it is, whatever this run's settings say."""
+        """Reports what stays as it is, whatever this run's settings say."""
         if was_edited:
-            told = "the metadata was edited while this ran; the edits are in it"
+            told = "the metadata was edited while this ran; the edits are kept"
             self.changes.append(Change(told))
         self._tell_unused(entries)
         self._tell_elsewhere()
@@ -241,7 +240,7 @@ class Revision:
         ]
         self._tell(
             removed,
-            "{clips} left out, since you deleted {their} entry; --restore_removed brings {them} "
+            "{clips} left out, because you deleted {their} entry; --restore_removed brings {them} "
             "back",
         )
         trigger = self._settings.trigger_word.strip()
@@ -254,7 +253,7 @@ class Revision:
             self._tell(own, f"{{clips}} captioned by you without {trigger!r}; add it there")
 
     def _tell_elsewhere(self) -> None:
-        """Files of other folders, whose settings this run can't apply."""
+        """Reports files from other folders, which this run's settings can't change."""
         elsewhere: dict[str, list[str]] = {}
         for digest, made in self._ledger.files.items():
             old = self._ledger.settings_of(digest)
@@ -274,7 +273,7 @@ class Revision:
             )
 
     def _tell_unused(self, entries: Sequence[Entry]) -> None:
-        """Audio that was written for clips that are no more."""
+        """Reports audio that was written for clips that no longer exist."""
         listed = {entry.get("audio") for entry in entries}
         folder, unused, n_bytes = self._settings.output_dir, [], 0
         for name in dict.fromkeys(self._ledger.written):
@@ -285,8 +284,8 @@ class Revision:
         self._tell(unused, f"{{files}} {told} if no other metadata lists {{them}}")
 
     def _tell(self, names: Sequence[str], told: str) -> None:
-        """Adds a change, if there are names. In `told`, {files} and {clips} stand for how many
-        there are and "is" or "are"."""
+        """Adds a change, if there are names. In `told`, {files} and {clips} become the number of
+        names with its noun and "is" or "are"."""
         if not names:
             return
         n = len(names)
@@ -307,7 +306,7 @@ class Revision:
 
 
 def _plain(value: object) -> str:
-    """A setting as a person writes it."""
+    """A setting as a user writes it."""
     return f"{value:g}" if isinstance(value, float) else str(value) or "''"
 
 
@@ -321,7 +320,7 @@ def _unusable_reason(values: Mapping[str, Any], record: Analysis, file: Input) -
         record,
         values["min_clip"],
         to_mono=values["mono_fold"] and file.in_place is None,
-        # What somebody has described is no beat by default.
+        # A file that somebody captioned is meant to be a clip.
         keeps_hits=values["one_shots"] == "caption" or file.is_captioned,
     )
 
@@ -329,7 +328,7 @@ def _unusable_reason(values: Mapping[str, Any], record: Analysis, file: Input) -
 def plans_with(
     values: Mapping[str, Any], record: Analysis, parts: Sequence[FilePart], file: Input
 ) -> list[ClipPlan]:
-    """The clips of a file with some settings, as `ledger.made_with` has them, and some parts."""
+    """The clips of a file with these settings, in the form of `ledger.made_with`, and parts."""
     if _unusable_reason(values, record, file) is not None:
         return []
     return plan_clips(
@@ -337,7 +336,7 @@ def plans_with(
         max_s=values["max_clip"],
         min_window_s=values["min_window"],
         min_clip_s=values["min_clip"],
-        # A file in its place is never rewritten, so it can't be repeated.
+        # A file inside the dataset is never rewritten, so it can't be repeated.
         repeat_to_s=None if file.in_place is not None else values["repeat_to"],
         parts=parts,
     )

@@ -1,7 +1,7 @@
-"""A dataset's metadata while a program and a person both write it.
+"""A dataset's metadata while both the program and the user write it.
 
-A preparation takes minutes, in which a person may well edit captions. So the dataset is locked
-against other programs, and what stands in the file is read again and merged before each write.
+A preparation takes minutes, during which the user may edit captions. So the dataset is locked
+against other runs, and the file is read again and merged before each write.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _MISSING = object()
 
 
 class SharedMetadata:
-    """The entries of a metadata file, written over and over; the dataset must be locked.
+    """The entries of a metadata file, which is rewritten repeatedly; the dataset must be locked.
 
     Raises:
-        UserError: the file is there and is no metadata.
+        UserError: the file exists and is not metadata.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,13 +43,13 @@ class SharedMetadata:
         """Writes entries, with the changes that somebody made in the file since it was read.
 
         Returns:
-            What stands in the file now.
+            The entries that are in the file now.
 
         Raises:
-            UserError: the file is no metadata any more; nothing is written.
+            UserError: the file is no longer metadata; nothing is written.
         """
         merged = list(entries)
-        # What was edited before the last write stands in the file, and not in what is given.
+        # Edits from before the last write are in the file but not in `entries`.
         self.was_edited |= self._look() != self._digest
         if self.was_edited and self.path.exists():
             theirs = read_entries(self.path)
@@ -72,11 +72,11 @@ def merge_entries(
     entries added. An entry that they edited and we dropped stays, marked `skip`.
 
     Args:
-        base: as we meant to write them the last time.
-        ours: as we mean to write them now.
-        theirs: as they stand in the file.
-        first: as we read them. An editor may have held the file open since then and know nothing of
-            what we wrote meanwhile: what is as it was at first is no change of theirs.
+        base: the entries that we meant to write last time.
+        ours: the entries that we mean to write now.
+        theirs: the entries in the file.
+        first: the entries as first read. An editor may have held the file open since then and not
+            know what we wrote meanwhile: whatever still equals these is not a change of theirs.
     """
     before, now, own, read = map(_by_name, (base, theirs, ours, first))
     merged = []
@@ -96,7 +96,7 @@ def merge_entries(
 def _with_edits(
     entry: Entry, edited: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]
 ) -> Entry:
-    """The entry with the fields that are none of the earlier ones."""
+    """The entry with those edited fields that equal none of the earlier ones."""
     merged = dict(entry)
     for name in {*edited, *(name for each in earlier for name in each)}:
         value = edited.get(name, _MISSING)
@@ -110,7 +110,7 @@ def _with_edits(
 
 
 def _by_name(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """The entries by a name of their own, also where a person listed one twice."""
+    """The entries by unique names, even if somebody listed one twice."""
     named: dict[str, Entry] = {}
     for entry in entries:
         name = repr([entry.get("audio"), entry.get("start_s")])

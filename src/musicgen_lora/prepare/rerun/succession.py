@@ -1,7 +1,7 @@
-"""What becomes of a clip's entry when its file is cut anew, exported again, or gone.
+"""What happens to a clip's entry when its file is recut, exported again, or gone.
 
-Whatever a person wrote outlives the clip that it was written about: it moves to the clip that takes
-the place, and where none does, the entry stays and is marked `skip`, which training passes over.
+What a user wrote outlives the clip that it was written about: it moves to the clip that replaces
+it. If none does, the entry stays and is marked `skip`, so that training ignores it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from musicgen_lora.prepare.words.captions import MADE_FIELD, is_edited, mark_mad
 SKIP_FIELD = "skip"
 GONE = "its file is no longer in the input folder"
 CUT_ANEW = "its file was cut anew, and no clip took over what you wrote here"
-"""What `prepare` gives as the reason for a `skip` of its own."""
+"""The reasons that `prepare` writes for a `skip` of its own."""
 STRUCTURE = (
     *("audio", "start_s", "duration_s", "loudness_lufs", "gain_db", "folded", "vocals"),
     *("repeated", "cut", "at_s", "made_from"),
 )
-"""Fields of the clip itself, which no other clip takes over."""
+"""Fields about the clip itself, which no other clip takes over."""
 SAME_SHARE = 0.5
-"""Two clips are of the same part where so much of the shorter one is common to both."""
+"""Two clips cover the same part if they share this much of the shorter one."""
 SAME_S = 0.1
-"""Clips whose edges lie so near are of the very same part."""
+"""Clips whose edges differ by less than this in sum cover exactly the same part."""
 
 Entry = dict[str, Any]
 
 
 def span_of(entry: Mapping[str, Any]) -> Span:
-    """The part of its file that an entry's clip is; empty where a person left no numbers."""
+    """The part of its file that an entry's clip covers; empty where a user left no numbers."""
     start_s = _number(entry.get("at_s"), 0.0)
     length_s = _number(entry.get("duration_s"), 0.0) / max(1.0, _number(entry.get("repeated"), 1.0))
     return start_s, start_s + length_s
@@ -42,7 +42,7 @@ def _number(value: object, default: float) -> float:
 
 
 def common_s(one: Span, other: Span) -> float:
-    """How much two parts of a file have in common."""
+    """How many seconds two parts of a file have in common."""
     return max(0.0, min(one[1], other[1]) - max(one[0], other[0]))
 
 
@@ -52,7 +52,7 @@ def lies_in(span: Span, others: Iterable[Span]) -> bool:
 
 
 def is_marked(entry: Mapping[str, Any], *reasons: str) -> bool:
-    """Whether `prepare` itself marked an entry `skip`, for one of these reasons."""
+    """Whether `prepare` itself marked an entry `skip` for one of these reasons."""
     made = entry.get(MADE_FIELD)
     return (
         entry.get(SKIP_FIELD) in reasons
@@ -63,7 +63,7 @@ def is_marked(entry: Mapping[str, Any], *reasons: str) -> bool:
 
 
 def mark(entry: Entry, reason: str) -> Entry:
-    """The entry marked `skip`; a person's own `skip`, true or false, stands."""
+    """The entry marked `skip`; a user's own `skip`, true or false, is kept."""
     if SKIP_FIELD in entry and not is_marked(entry, GONE, CUT_ANEW):
         return entry
     made = entry.get(MADE_FIELD)
@@ -82,7 +82,7 @@ def unmark(entry: Entry) -> Entry:
 
 
 def has_edits(entry: Entry) -> bool:
-    """Whether a person wrote anything in an entry."""
+    """Whether a user edited anything in an entry."""
     plain = unmark(entry)
     made = plain.get(MADE_FIELD)
     if not isinstance(made, Mapping):
@@ -92,22 +92,22 @@ def has_edits(entry: Entry) -> bool:
 
 
 def take_over(old: Entry, new: Entry) -> Entry:
-    """The new entry with what a person wrote in the old one, and its source."""
+    """The new entry with a user's edits to the old one, and its source."""
     kept = {name: value for name, value in unmark(old).items() if name not in STRUCTURE}
     merged = merge_edits(kept, new)
     return {name: merged[name] for name in [*new, *merged] if name in merged}
 
 
 def succeed(old: Sequence[Entry], new: Sequence[Entry]) -> list[Entry]:
-    """The entries of a file after it was cut anew.
+    """The entries of a file after it was recut.
 
     Args:
-        old: of the file or of its earlier version.
-        new: of the clips that are there now.
+        old: entries of the file or of its earlier version.
+        new: entries of the clips that exist now.
 
     Returns:
-        The new ones, each with what a person wrote of the same part, then those of the old ones
-        that a person edited and no new one took over, marked `skip`.
+        The new ones, each with a user's edits to the same part, then the old ones that a user
+        edited and no new one took over, marked `skip`.
     """
     taken: set[int] = set()
     entries = []
@@ -122,8 +122,8 @@ def succeed(old: Sequence[Entry], new: Sequence[Entry]) -> list[Entry]:
 
 
 def _fitness(old: Entry, span: Span) -> tuple[bool, bool, bool, float]:
-    """How well an entry's words suit a part: whether it is of it at all, of the very same one, has
-    a person's words, and how near it is."""
+    """How well an entry's words suit a part: whether it covers the part at all, covers exactly
+    that, has a user's edits, and how near it is."""
     other = span_of(old)
     shorter = min(span[1] - span[0], other[1] - other[0])
     gap = abs(span[0] - other[0]) + abs(span[1] - other[1])

@@ -1,12 +1,12 @@
-"""Captions made of facts, each clip's in several wordings, and the edits that people make to them.
+"""Makes captions from facts, in several wordings per clip, and keeps the edits that users make.
 
 A model trained on captions that are all alike learns that captions don't matter. So order and
-words vary and facts are dropped, and a share of the captions has audiocraft's form, `bpm: 140. key:
-C minor. genre: trap.`, which MusicGen saw in pre-training (audiocraft merges facts into a quarter
-of its captions). Only facts that are sure enough are said: a wrong tempo teaches a wrong tempo.
+words vary, facts are dropped, and some captions have audiocraft's form, `bpm: 140. key: C minor.
+genre: trap.`, which MusicGen saw in pre-training (audiocraft merges facts into a quarter of its
+captions). Only facts that are sure enough are used: a wrong tempo teaches a wrong tempo.
 
-What was made is marked in the entry by a hash for each field. A second run refreshes the fields
-that still have their hash; what a person changed, added or removed stays.
+The entry holds a hash of each field that was made. A second run refreshes the fields that still
+match their hash; fields that a user changed, added or removed stay that way.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from musicgen_lora.prepare.words.genres import FAMILIES, with_genre
 MIN_CONFIDENCE = 0.7
 TAGGED_SHARE = 0.25
 MADE_FIELD = "made"
-"""Where an entry keeps the hashes of what was made: {"text": "1f0c...", "bpm": ...}."""
+"""Where an entry keeps the hashes of made fields: {"text": "1f0c...", "bpm": ...}."""
 KEEP_ODDS = {"bpm": 0.75, "key": 0.7, "mood": 0.7, "instrument": 0.6, "other": 0.5}
-"""Odds that a wording says a fact; the first wording of a clip says all."""
+"""Probability that a wording mentions a fact; a clip's first wording mentions all."""
 MAX_INSTRUMENTS = 4
 DRAWS_PER_VARIANT = 20
 
@@ -73,9 +73,9 @@ class Wording:
     """How captions are worded.
 
     Args:
-        n_variants: wordings of each clip; fewer come of few facts, more where a person gave more.
-        default_text: base of clips that brought no caption; it should name the genre.
-        trigger: put in front of every caption that doesn't have it; "" for none.
+        n_variants: wordings per clip; fewer if there are few facts, more if a user gave more.
+        default_text: base of the captions of clips that have none; it should name the genre.
+        trigger: put in front of every caption that lacks it; "" for none.
     """
 
     n_variants: int
@@ -87,13 +87,13 @@ class Wording:
 def make_captions(facts: Facts, clip: str, wording: Wording) -> list[str]:
     """Wordings of a clip's facts, for the metadata's `text` (the first) and `texts`.
 
-    The captions that a person gave come first, all of them, as they wrote them. The others are
-    facts around a base, which is one of those captions or else `default_text`; without a person's
-    caption, the first says all that is sure. A genre is said in every one of them, and nothing
-    that contradicts the base's own tempo or key.
+    The captions that a user gave come first, all of them, unchanged. The others are facts around a
+    base, which is one of those captions or else `default_text`; without a user's caption, the first
+    one mentions all sure facts. Each of them mentions the genre, and none contradicts the base's
+    own tempo or key.
 
     Args:
-        clip: its id; with the seed it decides every draw.
+        clip: its id, which together with the seed decides every draw.
 
     Raises:
         ValueError: no base: an empty `default_text` for a clip without captions.
@@ -123,8 +123,8 @@ def make_captions(facts: Facts, clip: str, wording: Wording) -> list[str]:
 
 
 def _tagged_places(rng: np.random.Generator, n_given: int, n_variants: int) -> set[int]:
-    """Which wordings have audiocraft's form: `TAGGED_SHARE` of all on average over the clips, those
-    after the first where there are others."""
+    """Which wordings get audiocraft's form: `TAGGED_SHARE` of all, averaged over clips, and the
+    first only if there are no others."""
     expected = TAGGED_SHARE * n_variants
     count = int(expected) + int(rng.random() < expected % 1.0)
     places = np.arange(n_given, n_variants)
@@ -133,7 +133,7 @@ def _tagged_places(rng: np.random.Generator, n_given: int, n_variants: int) -> s
 
 
 Said = dict[str, Any]
-"""Facts to say: bpm, key and genre as text, mood, instrument and other as lists of words."""
+"""Facts to mention: bpm, key and genre as text; mood, instrument and other as lists of words."""
 
 
 def _sure_facts(facts: Facts) -> Said:
@@ -155,7 +155,7 @@ def _sure_facts(facts: Facts) -> Said:
 
 
 def _dropped(rng: np.random.Generator, said: Said) -> Said:
-    """Some of the facts; the genre always stays."""
+    """A random subset of the facts; the genre is always kept."""
     kept: Said = {}
     for name, value in said.items():
         if isinstance(value, list):
@@ -168,7 +168,7 @@ def _dropped(rng: np.random.Generator, said: Said) -> Said:
 
 
 def _agreeing(said: Said, base: str) -> Said:
-    """The facts without a tempo or key that the base contradicts: a person wrote it."""
+    """The facts without a tempo or key that contradicts the base, which a user may have written."""
     stated = facts_from_name(base)
     contradicted = set()
     if stated.bpm is not None and f"{stated.bpm:g}" != said.get("bpm"):
@@ -187,18 +187,18 @@ def _shuffled(rng: np.random.Generator, words: Sequence[str]) -> list[str]:
 
 
 def _unsaid(words: Sequence[str], base: str) -> list[str]:
-    """Words that the base doesn't say already."""
+    """Words that the base doesn't already contain."""
     return [word for word in words if not find_words(base, [word])]
 
 
 def _worded(
     rng: np.random.Generator, base: str, said: Said, *, is_first: bool, is_given: bool
 ) -> str:
-    """The base and the facts in plain words, in a drawn order."""
+    """The base and the facts in plain words, in random order."""
     stated = facts_from_name(base)
     base = base.rstrip(" .,")
     genres = [said["genre"]] if "genre" in said else []
-    # A person's sentence that names a genre is not given another.
+    # A user's sentence that names a genre gets no other.
     genres = [] if is_given and names_genre(base) else _unsaid(genres, base)
     moods = _unsaid(said.get("mood", []), base)
     parts = _unsaid(said.get("other", []), base)
@@ -210,7 +210,7 @@ def _worded(
         parts.append(_choose(rng, KEY_WORDS).format(key=said["key"]))
     is_joined = not is_given and rng.random() < 0.5
     if genres and not is_given and (is_joined or names_genre(base)):
-        # "drill hip hop 808 beat"; a person's sentence is left whole.
+        # "drill hip hop 808 beat"; a user's sentence is left as it is.
         base, genres = with_genre(base, genres[0]), []
     if is_joined:
         base = " ".join([*moods, base])
@@ -222,14 +222,14 @@ def _worded(
     else:
         parts += played
     parts = _shuffled(rng, parts)
-    # The base first, mostly: what comes first weighs most.
+    # The base mostly comes first, where it has the most weight.
     at = 0 if is_first or rng.random() < 0.7 else int(rng.integers(len(parts) + 1))
     return ", ".join([*parts[:at], base, *parts[at:]])
 
 
 def _tagged(rng: np.random.Generator, base: str, said: Said, *, is_given: bool) -> str:
     """A caption such as `hip hop 808 beat. bpm: 140. key: C minor. genre: trap.`: audiocraft's
-    fields in a drawn order (audiocraft.data.music_dataset.augment_music_info_description)."""
+    fields in random order (audiocraft.data.music_dataset.augment_music_info_description)."""
     fields = {name: said[name] for name in ("bpm", "key", "genre") if name in said}
     if "genre" in fields:
         joined = base if is_given else with_genre(base, fields["genre"])
@@ -255,27 +255,26 @@ def _with_trigger(caption: str, trigger: str) -> str:
 
 
 def names_genre(caption: str) -> bool:
-    """Whether a caption has a genre word, as the guide advises."""
+    """Whether a caption names a genre, as the guide advises."""
     return bool(find_words(caption, GENRES))
 
 
 def mark_made(entry: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The entry with hashes of those of its fields that were made and not given by a person."""
+    """The entry with hashes of its fields `names`, which were made and not given by a user."""
     return {**entry, MADE_FIELD: {name: _hash(entry[name]) for name in names if name in entry}}
 
 
 def merge_edits(old_entry: Mapping[str, Any], new_entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What a second run writes for a clip: the new entry, with a person's edits kept.
+    """What a second run writes for a clip: the new entry, with a user's edits kept.
 
-    A field is untouched when it still has the hash of what the first run made of it; it is
-    refreshed. A field with another value was edited, a missing one was removed on purpose, one
-    without a hash was added by hand: all of these stay as they are. A caption edited by hand
-    stands alone: variants that were made of the old one go. An entry without hashes is a person's:
-    of the new one only fields that it lacks are added.
+    A field that still matches its hash is untouched and gets refreshed. A field with another value
+    was edited, a missing one was removed on purpose, one without a hash was added by hand: all
+    these stay as they are. A caption edited by hand stands alone: variants made from the old one
+    are dropped. An entry without hashes is the user's own: it only gets the new fields it lacks.
 
     Args:
-        old_entry: as it stands in the metadata.
-        new_entry: as this run would write it, marked by `mark_made`.
+        old_entry: the entry in the metadata.
+        new_entry: the entry that this run would write, marked by `mark_made`.
 
     Returns:
         The merged entry, marked for the next run.
@@ -294,19 +293,19 @@ def merge_edits(old_entry: Mapping[str, Any], new_entry: Mapping[str, Any]) -> d
             merged[name] = value
             made |= {name: made_now[name]} if name in made_now else {}
         elif name in before:
-            # Remembered, so that the edit is one next time too.
+            # The old hash is kept, so that the edit is recognised next time too.
             made[name] = before[name]
     if "text" in edited and "texts" in merged and "texts" not in edited:
         del merged["texts"]
         made["texts"] = before.get("texts") or made_now.get("texts") or ""
     for name in before.keys() - edited - new_entry.keys():
-        # Made once, not made any more.
+        # Made by an earlier run, but no longer.
         merged.pop(name, None)
     return {**merged, MADE_FIELD: made} if made else merged
 
 
 def is_edited(entry: Mapping[str, Any], name: str, made: Mapping[str, str]) -> bool:
-    """Whether a person changed or removed a field that was made."""
+    """Whether a user changed or removed a field that was made."""
     return name not in entry or _hash(entry[name]) != made[name]
 
 

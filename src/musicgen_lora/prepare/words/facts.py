@@ -1,8 +1,7 @@
-"""What is known about a clip, from whom and how surely; and what a file's name gives away.
+"""What is known about a clip, from which source and with what confidence; facts in file names.
 
-Producers write tempo and key into names (`Dark Drill 142 F#min (prod).wav`), each in their own
-way. What is read here carries a confidence: "140bpm" is a statement, a bare 140 may be a number
-of a take.
+Producers put tempo and key in names (`Dark Drill 142 F#min (prod).wav`), each in their own way.
+What is read here has a confidence: "140bpm" is a statement, a bare 140 may be a take number.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from musicgen_lora.listening.pitch.key_names import find_key
 from musicgen_lora.model.text.wording import english_of
 
 BARE_BPM_RANGE = (60.0, 200.0)
-"""Numbers outside are no tempo unless the name says so: 808 is a drum machine."""
+"""Numbers outside this range are not a tempo unless the name says so: 808 is a drum machine."""
 
 STATED, LIKELY, GUESSED = 0.9, 0.8, 0.6
-"""Confidences of what a name says: in so many words; by its company (a number beside a key); by
-its looks alone."""
+"""Confidence in what a name says: explicitly; likely from context (a number beside a key); guessed
+from its form alone."""
 
 GENRES = (
     *("trap soul", "trap", "uk drill", "drill", "boom bap", "phonk", "memphis", "lo-fi"),
@@ -32,7 +31,7 @@ GENRES = (
     *("reggaeton", "dancehall", "afrobeat", "r&b", "soul", "funk", "dubstep", "techno", "house"),
     *("hip hop", "rap"),
 )
-"""The special before the general: of several in a name the first here is the genre."""
+"""Specific before general: of several in a name, the first in this list is the genre."""
 MOODS = (
     *("dark", "hard", "sad", "melodic", "chill", "aggressive", "ambient", "bouncy", "dreamy"),
     *("epic", "emotional", "happy", "heavy", "energetic", "mellow", "smooth", "spacey", "gritty"),
@@ -58,20 +57,20 @@ FilePart = tuple[float, float | None]
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about a clip; None and empty where nothing is.
+    """What is known about a clip; unknown fields are None or empty.
 
     Args:
-        text: the caption that a person gave it.
+        text: the caption that somebody gave it.
         texts: all such captions, `text` first.
         key: as in "C# minor" or "Bb minor", see `key_names`.
         genre: lower case.
         tags: moods, instruments and other words, lower case.
-        split: what the metadata calls its split, see `splits`.
-        source: the recording that it comes from, as the metadata has it.
-        part: of the file that this is about; None for all of it.
-        other: fields of the metadata that mean nothing here; they are kept.
-        sources: where each field comes from, by its name; as "metadata.csv, line 3".
-        confidence: how sure each field is, 0 to 1, by its name; fields without one are sure.
+        split: the split's name in the metadata, see `splits`.
+        source: the recording that it comes from, by the metadata.
+        part: the part of the file that this describes; None for all of it.
+        other: metadata fields that are unknown here; they are kept.
+        sources: where each field comes from, by field name; such as "metadata.csv, line 3".
+        confidence: how sure each field is, 0 to 1, by field name; 1 if missing.
     """
 
     text: str | None = None
@@ -90,12 +89,12 @@ class Facts:
     confidence: Mapping[str, float] = field(default_factory=dict)
 
     def sure(self, name: str) -> float:
-        """Confidence of a field."""
+        """The confidence in a field."""
         return self.confidence.get(name, 1.0)
 
 
 def make_facts(source: str, confidence: Mapping[str, float], /, **fields: Any) -> Facts:
-    """Facts of one source; empty fields are left out, `confidence` holds for those it names."""
+    """Facts from one source; empty fields are left out, and so is their `confidence`."""
     given = {name: value for name, value in fields.items() if value not in (None, "", (), {})}
     return Facts(
         **given,
@@ -105,11 +104,11 @@ def make_facts(source: str, confidence: Mapping[str, float], /, **fields: Any) -
 
 
 def merge_facts(facts: Iterable[Facts]) -> Facts:
-    """Facts of several sources, the most trusted first.
+    """Merges facts from several sources, the most trusted first.
 
-    Of each field the surest value wins, among equals the earlier one. Captions, tags and fields
-    that are only kept are collected, none is lost; the first caption is the `text`. `part` is not
-    merged: facts about different parts don't belong together.
+    For each field the surest value wins, and the earlier one in a tie. All captions, tags and
+    merely kept fields are collected; the first caption is the `text`. `part` is not merged: facts
+    about different parts don't belong together.
     """
     merged = Facts()
     for other in facts:
@@ -139,8 +138,8 @@ def merge_facts(facts: Iterable[Facts]) -> Facts:
 
 
 def facts_from_name(name: str, source: str = "file name") -> Facts:
-    """What a file's or folder's name says: tempo, key, genre, tags. Chinese music words in it are
-    read in English.
+    """Tempo, key, genre and tags in a file's or folder's name. Chinese music words in it are read
+    as English.
 
     Args:
         name: with or without an audio extension, as in `trap_140bpm_Cm.wav`.
@@ -171,7 +170,7 @@ def facts_from_name(name: str, source: str = "file name") -> Facts:
 
 
 def _is_music(word: str) -> bool:
-    """Whether a word is of the vocabulary that keys stand beside."""
+    """Whether a word belongs to the vocabulary that keys appear beside."""
     return bool(find_words(word, (*GENRES, *MOODS, *INSTRUMENTS)))
 
 
@@ -182,9 +181,8 @@ def _bare_bpm(words: str) -> float | None:
 
 
 def find_words(words: str, vocabulary: Iterable[str]) -> tuple[str, ...]:
-    """Members of a vocabulary that occur as whole words, in the vocabulary's order, whatever
-    their case and hyphens; a word inside a longer one that was found ("trap" in "trap soul")
-    doesn't count."""
+    """Members of a vocabulary that occur as whole words, in the vocabulary's order, ignoring case
+    and hyphens; a word inside a longer match ("trap" in "trap soul") doesn't count."""
     rest, found = words.lower(), []
     for entry in vocabulary:
         spelling = _ALIASES.get(entry) or re.escape(entry).replace(r"\-", " ").replace(r"\ ", " ")

@@ -1,8 +1,8 @@
-"""How a genre is said together with a base of captions, and the tempo that it is counted in.
+"""How a genre is combined with the base of a caption, and the tempo that the genre is counted in.
 
-"hip hop 808 beat, trap beat" says beat twice and two genres; a producer says "trap hip hop 808
-beat". And of trap at 66 BPM he says 132: sequencers are set to the faster one, and the snare on
-three makes it half-time.
+"hip hop 808 beat, trap beat" has two genres and "beat" twice; a producer says "trap hip hop 808
+beat". And a producer calls trap at 66 BPM 132: sequencers are set to the faster tempo, and the
+snare on three makes it half-time.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import replace
 from musicgen_lora.prepare.words.facts import GENRES, Facts, find_words
 
 FAMILIES = ("hip hop", "rap")
-"""Genres that stand for many; a kind of hip hop goes in front of one."""
+"""Umbrella genres; a kind of hip hop goes in front of one."""
 OTHERS = frozenset(
     ("jersey club", "grime", "reggaeton", "dancehall", "afrobeat", "r&b", "soul", "funk")
 ) | {"dubstep", "techno", "house"}
-"""Genres that are no kind of hip hop: they take its place."""
+"""Genres that are not a kind of hip hop: they replace it."""
 HALF_TIME = frozenset(
     ("trap", "trap soul", "drill", "uk drill", "memphis", "plugg", "pluggnb", "rage")
 )
@@ -27,8 +27,8 @@ _HIP_HOP, _RAP = r"hip[ -]?hop", r"rap"
 
 
 def with_genre(base: str, genre: str) -> str:
-    """A base such as "hip hop 808 beat" with a genre that it doesn't say: said once, in one phrase.
-    A genre that contradicts the base's takes its place."""
+    """A base such as "hip hop 808 beat" combined with a genre into one phrase that names it once.
+    A genre that contradicts the base's replaces it."""
     own = find_words(base, GENRES)
     if genre in own:
         return base
@@ -44,8 +44,8 @@ def with_genre(base: str, genre: str) -> str:
 
 
 def in_sequencer_tempo(facts: Facts) -> Facts:
-    """Facts whose tempo is the one that a sequencer shows: of a genre played in half time, the
-    double of a slow one. What the metadata states as a number stays."""
+    """The facts with the tempo that a sequencer shows: a slow tempo of a half-time genre is
+    doubled. A number stated in the metadata is kept."""
     genre = next((name for name in (facts.genre, *facts.tags) if name in HALF_TIME), None)
     is_stated = facts.sure("bpm") >= 1.0
     if facts.bpm is None or genre is None or is_stated or facts.genre not in (genre, None):

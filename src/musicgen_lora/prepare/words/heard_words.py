@@ -1,8 +1,8 @@
-"""Words for what is measured of a clip, so that files without names or tags aren't all captioned
-alike. Only what the figures are clear about is said.
+"""Words for what is measured in a clip, so that files without useful names or tags don't all get
+the same caption. Only words that the figures clearly support are used.
 
-The thresholds lie where of 808 beats whose parts are known (`beats.beats808`) hardly one is called
-wrongly; many that deserve a word get none.
+The thresholds are set so that hardly any 808 beat with known parts (`beats.beats808`) gets a wrong
+word; many that deserve a word get none.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 from musicgen_lora.prepare.hearing.records import Segment
 
 SURE_TEMPO = 0.7
-"""What is counted by the bar needs a sure tempo."""
+"""Counts per bar need a sure tempo."""
 ROLLING, ROLLING_HATS = 0.25, 8.0
-"""Share of the hi-hats that follow within 90 ms, and hi-hats a bar."""
+"""Share of the hi-hats that follow another within 90 ms, and hi-hats per bar."""
 BUSY_HATS, BUSY_KICKS = 17.0, 3.0
 SPARSE_HATS, SPARSE_KICKS = 8.5, 2.8
 FEWEST_KICKS = 0.5
-"""Kicks a bar; with fewer there is no beat that could be sparse."""
+"""Kicks per bar; with fewer there is no beat that could be sparse."""
 FEWEST_NOTES = 8
-"""A bass that is worth a word has so many notes: toms are fewer."""
+"""Least number of notes of a bass that is worth a word: toms have fewer."""
 GLIDES, GLIDING_SHARE = 4, 0.2
 SUB_SHARE, GLIDING_SUB_SHARE = 0.75, 0.4
-"""Share of the power between 20 and 60 Hz. An 808 that glides has the latter; toms and played
-basses, whose notes seem to glide as well, don't."""
+"""Share of the power between 20 and 60 Hz. A gliding 808 reaches the second; toms and played
+basses, whose notes also seem to glide, don't."""
 
 
 def heard_words(segment: Segment, sure_tempo: float) -> tuple[str, ...]:
-    """What the drums and the bass of a segment of a record surely do."""
+    """Words for what the drums and the bass of a record's segment clearly do."""
     words = []
     if sure_tempo >= SURE_TEMPO:
         hats, kicks = segment.hats_per_bar or 0.0, segment.kicks_per_bar or 0.0
