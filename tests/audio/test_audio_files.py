@@ -58,7 +58,7 @@ def test_formats_keep_length_level_and_pitch(
     waveform = read_audio(path, RATE)
     assert waveform.dtype == np.float32
     assert len(waveform) == n_channels
-    # MP3 carries the encoder's delay and padding along.
+    # MP3 includes the encoder's delay and padding.
     slack = 0.06 if kind == "MP3" else 0.001
     assert waveform.shape[1] / RATE == pytest.approx(1.5, abs=slack)
     middle = waveform[:, RATE // 4 : RATE]
@@ -217,7 +217,7 @@ def test_a_header_that_lies_costs_nothing(extension: str, lie, tmp_path: Path) -
     path = tmp_path / f"liar.{extension}"
     soundfile.write(path, sine(440.0, 2.0, RATE).T, RATE)
     lie(path)
-    # Of this process: others may have the processor meanwhile.
+    # CPU time of this process: others may be using the processor.
     began = time.process_time()
     got = read_or_reason(path)
     if isinstance(got, str):
@@ -334,7 +334,7 @@ def test_what_is_hidden_and_what_is_packed_is_named_and_not_read(tmp_path: Path)
         ".b.wav": "is a hidden file, which isn't read; rename it if you want to use it.",
         **dict.fromkeys(("Pack.ZIP", "kit.rar", "kit.tar.gz"), archive),
     }
-    # A folder is its user's whatever its own name begins with.
+    # The chosen folder itself may be hidden.
     assert find_audio(tmp_path / ".Trash-1000/files") == [tmp_path / ".Trash-1000/files/old.wav"]
 
 

@@ -1,4 +1,4 @@
-"""Channels out of phase in some bands: found, and kept by the fold."""
+"""Channels out of phase in some bands are found, and the fold keeps those bands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limiter: its ceiling holds between the samples, and what it leaves alone stays as it was."""
+"""The limiter: its ceiling holds between samples, and the rest is left unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_true_peak_stays_below_the_ceiling(index: int, gain_db: float) -> No
 
 
 def test_a_peak_between_two_samples_counts() -> None:
-    # At a quarter of the rate and an eighth of a turn off, no sample is at the crest.
+    # At a quarter of the rate with a phase of 45 degrees, no sample hits a crest.
     time = np.arange(RATE)
     wave = (np.sin(0.5 * np.pi * time + 0.25 * np.pi))[None].astype(np.float32)
     assert np.abs(wave).max() < 10.0 ** (-1.0 / 20.0)
@@ -75,7 +75,7 @@ def raised(waveform: np.ndarray, target_lufs: float, most_db: float):
 @pytest.mark.parametrize("index", range(3))
 def test_a_held_beat_gets_to_its_loudness(index: int) -> None:
     wave = beat(index, 6.0)
-    # Three LU more than the peaks let it have.
+    # Three LU more than the peaks allow.
     target = integrated_loudness(wave, RATE) - 1.0 - true_peak_db(wave, RATE) + 2.0
     held, _, limited_db = raised(wave, target, 0.0)
     assert integrated_loudness(held, RATE) == pytest.approx(target - 2.0, abs=0.05)

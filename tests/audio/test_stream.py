@@ -1,4 +1,4 @@
-"""Files read in pieces and from their middle: the samples are those of one whole decoding."""
+"""Files read in pieces or from the middle give the same samples as one full decoding."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def in_pieces(path: Path, n_piece: int) -> np.ndarray:
 
 
 def are_equal(found: np.ndarray, expected: np.ndarray) -> bool:
-    """Equal but for the last bit of a float, which mpg123 rounds by where in memory it writes."""
+    """Equal up to a float's last bit, as mpg123's rounding depends on memory alignment."""
     is_alike = found.shape == expected.shape
     return is_alike and bool((np.abs(found - expected) <= np.finfo(np.float32).eps).all())
 
@@ -68,7 +68,7 @@ FORMATS = [
 def test_any_order_gives_the_same_samples(
     extension: str, kind: str, subtype: str, tmp_path: Path
 ) -> None:
-    """Near and far, ahead and back, and behind the end; GSM, G721 and DWVW can't be sought in."""
+    """Near and far, ahead and back, and past the end; GSM, G721 and DWVW aren't seekable."""
     path, rate = tmp_path / f"a.{extension}", 22_050
     seconds = round(2 * NEARBY_S) + 5
     if kind == "MP3":
@@ -145,7 +145,7 @@ def test_joined_mp3s_of_two_kinds_are_refused(rate: int, n_channels: int, tmp_pa
 
 
 def test_an_mp3_that_knows_its_length_is_left_alone(tmp_path: Path) -> None:
-    """Its encoder's delay and padding stay cut off: a loop keeps its length."""
+    """The encoder's delay and padding stay trimmed: a loop keeps its length."""
     path = tmp_path / "a.mp3"
     for mode in ("CONSTANT", "VARIABLE"):
         content = write_mp3(path, sound(44_100, 2), 44_100, mode, 0.5)
@@ -194,7 +194,7 @@ def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
     path.write_bytes(UNKNOWN["wav, zero"](path.read_bytes()))
     with AudioStream(path) as stream:
         assert stream._headed is not None
-        # As a network drive that went away.
+        # Like a network drive that went away.
         stream._headed._file.close()
         stream._headed._file = open("/proc/self/mem", "rb")  # noqa: SIM115
         with pytest.raises(RunError, match=r"a\.wav: cannot be read"):
@@ -202,7 +202,7 @@ def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
 
 
 def test_an_mp3_that_begins_within_a_frame_is_read_to_its_end(tmp_path: Path) -> None:
-    """As recordings of a stream do; its length was taken for what a decoder guesses."""
+    """As stream recordings do; its length used to be the decoder's guess."""
     path = tmp_path / "a.mp3"
     content = write_mp3(path, sound(RATE, 1), RATE, "VARIABLE", 0.5)
     # At a quarter, whose sound is as dense as the others'.

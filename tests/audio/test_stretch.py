@@ -59,7 +59,7 @@ def test_a_bass_keeps_its_pitch(speed: float) -> None:
 
 
 def wandered(waveform: np.ndarray, off_s: float) -> np.ndarray:
-    """A recording that is early and late by turns, by a tape's means."""
+    """A recording that is alternately early and late, as from tape wow."""
     time_s = np.arange(waveform.shape[1]) / RATE
     played = (time_s - off_s * np.sin(2.0 * np.pi * time_s / 5.0)) * RATE
     return np.array([np.interp(played, RATE * time_s, channel) for channel in waveform])
@@ -71,7 +71,7 @@ def test_what_wanders_comes_back_in_time(speed: float, seed: int) -> None:
     waveform, onsets_s = beat_at(seed, 1.0)
     played, times_s = beat_at(seed, speed)
     times = np.linspace(0.0, 12.0, 121)
-    # Of when it sounds now: as late as what was played then.
+    # `late_s` at the time when it sounds now: as late as the audio played then.
     sounds_at = times + 0.02 * np.sin(2.0 * np.pi * times / 5.0)
 
     def late_s(at_s: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_what_wanders_comes_back_in_time(speed: float, seed: int) -> None:
     assert abs(made.shape[1] - played.shape[1]) <= 0.025 * RATE
     # A hit that is 20 ms off rises where the other is level.
     assert np.median(rises_db(made, times_s) - rises_db(played, times_s)) > -2.0
-    # The bass is there too.
+    # The bass is in place too.
     low = butter(2, 100.0, "lowpass", fs=RATE, output="sos")
     n_both = min(made.shape[1], played.shape[1])
     bass, like = (sosfiltfilt(low, one[0, :n_both]) for one in (made, played))

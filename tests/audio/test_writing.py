@@ -1,4 +1,4 @@
-"""Files for other programs: samples, chunks and tags, by readers that share no code with ours."""
+"""Files for other programs: samples, chunks and tags, checked by independent readers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_soundfile_reads_the_same_samples(kind: Format, facts: SoundFacts | None
     if kind in LOSSLESS:
         assert np.abs(read.T - waveform).max() <= LOSSLESS[kind]
     else:
-        # At their place, up to what an ear doesn't hear.
+        # In place, up to inaudible differences.
         error = np.square(read.T - waveform).sum() / np.square(waveform).sum()
         assert 10.0 * np.log10(error) < -40.0
 
@@ -88,7 +88,7 @@ def test_tags_are_read_by_others_and_by_prepare(kind: Format, tmp_path: Path) ->
 
 
 def wav_chunks(content: bytes) -> dict[str, bytes]:
-    """Chunks by name in their order, by a reader of our own that knows nothing else."""
+    """Chunks by name, in order, from an independent minimal reader."""
     found, stream = {}, io.BytesIO(content)
     riff, size, wave = struct.unpack("<4sI4s", stream.read(12))
     assert (riff, wave, size + 8) == (b"RIFF", b"WAVE", len(content))
@@ -113,7 +113,7 @@ def test_chunks_come_before_the_samples(kind: Format) -> None:
 
 
 def asked(content: bytes, command: int, n_bytes: int) -> bytes:
-    """What libsndfile answers of a WAV's chunks."""
+    """What libsndfile reads from a WAV's chunks."""
     with soundfile.SoundFile(io.BytesIO(content)) as file:
         answer = soundfile._ffi.new("char[]", n_bytes)
         assert soundfile._snd.sf_command(file._file, command, answer, n_bytes)

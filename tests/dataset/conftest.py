@@ -1,4 +1,4 @@
-"""A model, and the codec watched, that tests of tokens share."""
+"""Fixtures for the tests of tokens: a model, and a spy on its codec."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def model(tiny_model_dir: Path):
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the clips that the codec has worked on, as it does."""
+    """Names of the clips that the codec has encoded so far."""
     names: list[str] = []
     original = encoding.encode_clips
 

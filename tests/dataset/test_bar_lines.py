@@ -1,4 +1,4 @@
-"""Where bars begin in a clip, and which of their lines a window begins on."""
+"""Where a clip's bars begin, and which bar line a window begins on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From shards to batches: every draw a function of (seed, epoch, index)."""
+"""From shards to batches: every draw depends only on (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_validation_windows_are_thinned_before_their_tunes_are_heard(parts) -> N
 
 
 class FakeCodes:
-    """Clips of given lengths, whose codes say where they are from: `[clip, place]`."""
+    """Clips of given lengths, whose codes are their own position: `[clip, place]`."""
 
     def __init__(self, n_frames: list[int]) -> None:
         self.n_frames = np.array(n_frames)
@@ -233,7 +233,7 @@ class FakeCodes:
 def test_chosen_windows_are_spread_over_clips_and_places(
     n_clips: int, n_frames: int, limit: int
 ) -> None:
-    """Windows of 100 frames. An even step through them can fall on each clip's first alone."""
+    """Windows of 100 frames. Evenly spaced picks can hit only the first of each clip."""
     clips = [Clip(f"{i}.wav", Path("/data"), ("808",), f"{i}.wav") for i in range(n_clips)]
     codes: Any = FakeCodes([n_frames] * n_clips)
     windows = fixed_windows(clips, codes, max_frames=100, min_frames=4, max_windows=limit)
@@ -256,7 +256,7 @@ def test_longer_clips_give_more_of_the_chosen_windows() -> None:
 
 
 class Spots:
-    """Takes the place of `Melodies` and remembers what it was asked for."""
+    """A fake `Melodies` that records its calls."""
 
     def __init__(self) -> None:
         self.spots: list[tuple[str, int, int]] = []

@@ -1,4 +1,4 @@
-"""What is kept of a dataset's metadata: as good as the metadata itself, or not used."""
+"""The cache of a dataset's metadata gives exactly the metadata, or is not used."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_damaged_index_is_passed_over_and_made_again(
         assert list(load_dataset(folder)) == clips
         assert index.read_bytes() != whole
     if damage == "a folder":
-        # Nothing can be kept there, which only costs time.
+        # Nothing can be cached there, which only costs time.
         shutil.rmtree(index.parent)
         index.mkdir(parents=True)
         assert list(load_dataset(folder)) == clips

@@ -1,4 +1,4 @@
-"""The dataset's metadata: what is refused, what survives, how it is split."""
+"""The dataset's metadata: what is rejected, what is kept, how it is split."""
 
 from __future__ import annotations
 

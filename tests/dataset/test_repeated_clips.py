@@ -1,4 +1,4 @@
-"""Clips of the same audio are of one source."""
+"""Clips of the same audio have one source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One place decides what a split is called, and nothing is guessed."""
+"""Names of splits are defined in one place, and nothing is guessed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips as codes: encoded once, whatever their company, and found again."""
+"""Clips as codes: encoded once, independently of other clips, and found again."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_a_damaged_cache_of_hashes_is_made_anew(tmp_path: Path, content: str) ->
 
 @pytest.mark.parametrize("how", ["in its place", "written over"])
 def test_other_audio_of_equal_size_and_time_is_seen(how: str, tmp_path: Path, model) -> None:
-    """As archives with equal times for all files unpack it."""
+    """Files as unpacked from archives, all with the same time."""
     make_dataset(tmp_path, [0.5, 0.4])
     path = tmp_path / "train" / "beat0.wav"
     times = (1_500_000_000_000_000_000, 1_500_000_000_000_000_000)

@@ -1,4 +1,4 @@
-"""What tests of the preparation share."""
+"""Fixtures for the tests of `prepare`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that was not saved as UTF-8 is read where it can be told what it is."""
+"""Text that was not saved as UTF-8 is read if its encoding can be recognised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sample pack as packs are: what becomes of a mix, of copies, of single hits."""
+"""A realistic, messy sample pack: what happens to a mix, copies and single hits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from musicgen_lora.prepare.report.report import make_page
 
 
 def prepared(source: Path, out: Path, **changes: Any) -> list[dict[str, Any]]:
-    """The entries that come of a folder."""
+    """The entries made from a folder."""
     prepare_dataset(PrepareSettings(input_dir=source, output_dir=out, num_workers=0, **changes))
     return read_metadata(out)
 
@@ -53,7 +53,7 @@ def sources_of(entries: list[dict[str, Any]]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The pack, with a beat that the mix lacks, and the dataset that was made of it."""
+    """The pack, with a beat that the mix lacks, and the dataset that was made from it."""
     source = make_messy_pack(tmp_path_factory.mktemp("pack"))
     soundfile.write(source / "another.wav", single(5)[0].T, RATE)
     out = source.with_name("dataset")
@@ -159,7 +159,7 @@ def test_of_copies_the_best_stays_with_what_was_said_of_the_others(
     }
     (remark,) = [r for r in report["remarks"] if "copies are left out; their captions" in r["told"]]
     assert remark["items"] == ["z.wav: bpm, of a clipped 145bpm.wav", "z.wav: text, of b.mp3"]
-    # The second run says it again, of a file that the dataset lists by now.
+    # The second run reports it again, for a file that the dataset now lists.
     assert prepared(source, out) == [entry]
 
 
@@ -178,7 +178,7 @@ def test_of_equal_copies_the_louder_stays_and_one_whose_name_is_no_copys(tmp_pat
 
 
 def test_what_is_wrong_with_files_is_said_as_it_is(pack: tuple[Path, Path]) -> None:
-    """Files of Chinese Windows are read, and what a table says against the ear is told."""
+    """Files from Chinese Windows are read, and a table that contradicts the sound is reported."""
     report = read_report(pack[1])
     dropped = {drop["file"]: drop["reason"] for drop in report["dropped"]}
     assert dropped["empty.wav"].startswith("is empty")

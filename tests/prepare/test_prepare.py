@@ -32,7 +32,7 @@ def put(path: Path, waveform: np.ndarray, rate: int = RATE, **how: Any) -> Path:
 
 
 def prepared(input_dir: Path, output_dir: Path, **changes: Any) -> dict[str, dict[str, Any]]:
-    """The entries that come of a folder, by source."""
+    """The entries made from a folder, by source."""
     values = {"default_text": DEFAULT, "num_workers": 0} | changes
     prepare_dataset(PrepareSettings(input_dir=input_dir, output_dir=output_dir, **values))
     load_dataset(output_dir)
@@ -165,7 +165,7 @@ def test_a_second_run_adds_nothing_and_keeps_what_was_edited(
     prepared(source, out)
     entries = read_metadata(out)
     entries[0] |= {"text": "what I hear", "mood": "dark", "split": "validation"}
-    # Wordings that were made of the old caption would say what the person has struck out.
+    # Wordings made from the old caption would contain what the user removed.
     entries[0].pop("texts", None)
     write_metadata(out, entries[::-1])
     before = file_hashes(out / "train")
@@ -244,7 +244,7 @@ def test_broken_files_are_listed_and_passed_over(
     assert line.endswith(": [b] text.wav, [/b] text.wav")
     assert "1 clip (" in said
     assert "7 left out" in said
-    # What doesn't train needs no mending.
+    # Files that aren't trained on need no fixing.
     assert {n for f in read_faults(tmp_path / "out") for n in f["files"]} <= {"good.wav"}
 
 
@@ -272,7 +272,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_liar_costs_little(tmp_path: Path) -> None:
-    """A FLAC of two seconds that claims days of audio is two seconds long, and said to be short."""
+    """A FLAC of two seconds that claims days of audio is two seconds long and is reported."""
     source = tmp_path / "in"
     put(source / "good.wav", beat(0, 1.5))
     path = put(source / "liar.flac", beat(0, 2.0))
@@ -318,7 +318,7 @@ def test_a_dataset_inside_the_input_folder_is_no_input(tmp_path: Path) -> None:
 
 
 def test_a_number_that_a_person_wrote_as_text_is_no_accident(tmp_path: Path) -> None:
-    """What is wrong with the entries is training's to say; preparing goes on."""
+    """Wrong entries are left for training to report; the preparation continues."""
     put(tmp_path / "in" / "a.wav", beat(0, 1.5))
     write_metadata(tmp_path / "out", [{"audio": "x.wav", "text": "a", "duration_s": "12"}])
     out = tmp_path / "out"

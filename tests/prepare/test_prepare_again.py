@@ -1,4 +1,4 @@
-"""A second preparation: what changes with folder and settings, and that a person's work stays."""
+"""A second preparation: what changes with folder and settings, and that edits are kept."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_settings_reach_all_clips_and_edits_stay(tmp_path: Path) -> None:
     assert (loops["loop0.wav"]["mood"], loops["loop0.wav"]["split"]) == ("dark", "validation")
     assert loops["loop1.wav"]["text"].startswith("zzz, ")
     texts = [entry["text"] for entry in again if entry["source"] == "song.wav"]
-    # What was said of the first half is said of the parts that lie in it, and of no other.
+    # The first half's caption goes to the parts that lie in it, and to no others.
     assert texts[0] == "the quiet half"
     assert texts[-1].startswith("zzz, ")
     said = "--max_clip 3 (was 6), --loudness -24 (was -16), --sample_rate 16000 (was 32000)"
@@ -98,7 +98,7 @@ def test_edits_without_a_clip_are_kept_and_come_back_with_it(tmp_path: Path) -> 
         "part 2",
     }
     assert sorted(told(out, "only for what you wrote")) == sorted(e["audio"] for e in kept)
-    # Nothing moves by itself.
+    # Nothing changes without a reason.
     assert prepared(source, out, max_clip=10.0) == whole
     back = prepared(source, out, max_clip=3.0)
     assert [entry["at_s"] for entry in back] == [entry["at_s"] for entry in first]
@@ -115,7 +115,7 @@ def test_a_file_that_was_exported_again_replaces_its_earlier_version(
     first = read_metadata(out)
     edit(out, first[1]["audio"], text="mine")
     put(source / "loop1.wav", beat(9, 2.0))
-    # It sounds like the version before it: a copy of nothing that is still there.
+    # It sounds like its earlier version, which no longer exists, so it is not a copy.
     put(source / "loop2.wav", 0.7 * beat(2, 2.0))
     again = prepared(source, out)
     assert [entry["source"] for entry in again] == ["loop0.wav", "loop1.wav", "loop2.wav"]

@@ -1,5 +1,5 @@
-"""Audio that is odd but whole: formats, headers, links, channels, levels. All is used, and what is
-not, or is changed, is said."""
+"""Audio that is odd but whole: formats, headers, links, channels, levels. All of it is used;
+what is not, or is changed, is reported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def put(path: Path, waveform: np.ndarray, **how: Any) -> Path:
 
 
 def prepared(input_dir: Path, output_dir: Path, **changes: Any) -> dict[str, dict[str, Any]]:
-    """The entries that come of a folder, by source."""
+    """The entries made from a folder, by source."""
     values = {"num_workers": 0} | changes
     prepare_dataset(PrepareSettings(input_dir=input_dir, output_dir=output_dir, **values))
     return {entry["source"]: entry for entry in read_metadata(output_dir)}
@@ -125,9 +125,9 @@ def test_a_bass_out_of_phase_is_told_and_can_be_folded(
     put(source / "stereo.wav", np.concatenate([beat(8), beat(8)]))
     put(source / "inverted.wav", np.concatenate([beat(9), -beat(9)]))
     prepared(source, tmp_path / "out")
-    # In one line, however wide the terminal is: a table broke Chinese in its midst.
+    # In one line, however wide the terminal is: a table broke lines inside Chinese words.
     told = [line for line in capsys.readouterr().out.splitlines() if "lose" in line]
-    assert told[0].startswith("Check: 1 file loses its bass in mono")
+    assert told[0].startswith("Please check: 1 file loses its bass in mono")
     assert "--mono_fold" in told[0]
     found = faults(tmp_path / "out")
     assert found["bass out of phase"] == ["wide.wav"]

@@ -1,4 +1,4 @@
-"""What the clips of a dataset are cut on, how loud they are, what is left out and what is told."""
+"""What clips are cut on, how loud they are, what is left out and what is reported."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_long_tracks_are_cut_on_bars(long_track: Path, tmp_path: Path) -> None:
         assert 15.0 <= entry["duration_s"] <= 30.0
         for edge_s in (entry["at_s"], entry["at_s"] + entry["duration_s"]):
             assert abs(edge_s - bar_s * round(edge_s / bar_s)) < 0.03
-        # What was written is what stands there.
+        # The file holds what was written.
         clip = read_audio(tmp_path / "out" / entry["audio"], RATE)
         original = read_audio(
             long_track, RATE, start_s=entry["at_s"], duration_s=entry["duration_s"]
@@ -113,7 +113,7 @@ def test_copies_are_left_out_and_named(tmp_path: Path) -> None:
     for drop in dropped.values():
         assert drop["file"] == "b.wav" or drop["reason"].startswith(f"sounds like {kept}, which is")
         assert drop["equals"] in ("a.wav", kept)
-    # What is listed stays, though a better copy comes later.
+    # A listed file is kept, though a better copy comes later.
     put(source / "0 longer.wav", np.tile(loud, 2))
     assert prepared(source, tmp_path / "out") == entries
 
@@ -123,7 +123,7 @@ def test_versions_of_a_beat_share_a_source(tmp_path: Path, monkeypatch: pytest.M
     put(tmp_path / "in" / "other.wav", track(1, 8.0))
     entries = prepared(tmp_path / "in", tmp_path / "out")
     assert {entry["source"] for entry in entries} == {"beat.wav", "other.wav"}
-    # Driven hard it is another version of the beat, not a copy.
+    # Overdriven, it is another version of the beat, not a copy.
     put(tmp_path / "in" / "version.wav", np.tanh(3.0 * track(0, 8.0)))
     entries = prepared(tmp_path / "in", tmp_path / "out")
     version = entries[-1]
@@ -298,7 +298,7 @@ def test_the_report_says_what_is_too_faint_to_be_raised(tmp_path: Path) -> None:
 def test_the_report_says_what_peaks_hold_and_limiting_frees(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # One peak that is far above the rest holds a clip back.
+    # One peak far above the rest holds a clip back.
     spiky = 0.2 * track(1, 8.0)
     spiky[0, 3 * RATE : 3 * RATE + 8] = np.sin(np.arange(8)) * 0.9
     put(tmp_path / "in" / "spiky.wav", spiky)
@@ -328,7 +328,7 @@ def test_the_page_names_what_is_left_out_by_reason_and_faults_by_number(tmp_path
     put(source / "good.wav", track(0, 4.0))
     put(source / "offset.wav", track(1, 4.0) * 0.5 + 0.05)
     for index in range(14):
-        # Clipped, and left out: no fault of the dataset.
+        # A clipped file that is left out isn't a fault of the dataset.
         hit = track(2, 4.0)[:, : round((0.3 + 0.02 * index) * RATE)]
         put(source / f"hit{index}.wav", np.clip(9.0 * hit, -1.0, 1.0))
     prepared(source, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Names that contradict what is heard: told, with what the captions say, for a person to decide."""
+"""Names that contradict what is heard are reported, with what the captions say, for the user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def put(path: Path, index: int) -> None:
 
 
 def prepared(folder: Path, **changes: Any) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The entries by source, and the remarks' items and advice by a word of what is told."""
+    """The entries by source, and the remarks' items and advice by a word of their text."""
     out = folder.parent / "out"
     prepare_dataset(PrepareSettings(input_dir=folder, output_dir=out, num_workers=0, **changes))
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def test_a_wrong_tempo_in_a_name_is_told(
     assert entries[f"lies_{wrong}bpm.wav"]["bpm"] == wrong
     said = " ".join(capsys.readouterr().out.split())
     assert "1 contradiction between names, metadata and what is heard: lies_" in said
-    # The decision ends it.
+    # The user's decision settles it.
     write_metadata(source, [{"audio": f"lies_{wrong}bpm.wav", "bpm": BEAT.bpm}])
     entries, remarks = prepared(source)
     assert entries[f"lies_{wrong}bpm.wav"]["bpm"] == BEAT.bpm

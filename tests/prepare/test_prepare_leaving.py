@@ -32,10 +32,10 @@ def test_a_file_that_left_the_folder_leaves_the_training_until_it_is_back(
     report = json.loads((out / "report.json").read_text())
     assert report["summary"]["clips"] == 2
     assert report["skipped"] == [{"audio": first[0]["audio"], "reason": again[0]["skip"]}]
-    # Told once, and the mark stays.
+    # Reported once, and the mark stays.
     assert prepared(source, out) == again
     assert not changes(out)
-    # A person's word on it stands.
+    # A user's own value is kept.
     edit(out, first[0]["audio"], skip=False)
     prepared(source, out)
     assert trained_on(out) == ["loop0.wav", "loop1.wav", "loop2.wav"]
@@ -91,7 +91,7 @@ def test_a_clip_that_was_removed_stays_out_until_it_is_asked_for(tmp_path: Path)
             "loop.wav (0.0-2.0 s)",
             "song.wav (3.0-6.0 s)",
         ]
-    # Nor does the part come back in other cuts.
+    # Nor does the part come back when the file is cut differently.
     again = prepared(source, out, max_clip=1.6)
     assert [(e["source"], round(e["at_s"], 1)) for e in again] == [
         ("song.wav", 0.0),

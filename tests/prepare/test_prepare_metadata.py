@@ -1,4 +1,4 @@
-"""What the input's metadata says of parts, splits and sources arrives in the dataset."""
+"""Parts, splits and sources in the input's metadata arrive in the dataset."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def prepared(input_dir: Path, output_dir: Path, **changes: Any) -> list[dict[str
 
 
 def remarks(output_dir: Path) -> dict[str, list[str]]:
-    """What the report says was not used or guessed, by how it is told."""
+    """The report's remarks on what was not used or was guessed, by their text."""
     report = json.loads((output_dir / "report.json").read_text(encoding="utf-8"))
     return {remark["told"]: remark["items"] for remark in report["remarks"]}
 
@@ -147,7 +147,7 @@ def test_split_source_and_unknown_fields_survive(tmp_path: Path) -> None:
     assert [found[t].get("rating") for t in ("first", "second", "third")] == ["42", None, "7"]
     train, held_out = split_clips(load_dataset(out), 0.5, 0)
     assert ([clip.texts[0] for clip in held_out], len(train)) == (["first"], 2)
-    # A second run brings them up to date; an edit stays.
+    # A second run brings them up to date; an edit is kept.
     entries = read_metadata(out)
     entries[1]["rating"] = "mine"
     (out / "metadata.json").write_text(json.dumps(entries))

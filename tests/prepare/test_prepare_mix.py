@@ -1,5 +1,5 @@
 """A mix of beats with pauses between them: each is cut on its own bars, and what is left out is
-listed; a beat that is shorter than a window stays."""
+listed; a beat that is shorter than a window is kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BARS = {0: 4, 1: 4, 3: 12, 7: 4}
 
 @pytest.fixture(scope="module")
 def mix(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[float, float]]]:
-    """A folder with a mix, and where its beats begin and end. Behind them stands noise."""
+    """A folder with a mix, and where its beats begin and end, with noise after them."""
     pieces, spans, at_s = [], [], 0.0
     for index, n_bars in BARS.items():
         played = make_beat((0, index), duration_s=40.0)
@@ -51,7 +51,7 @@ def prepared(folder: Path, out: Path, **changes: Any) -> tuple[list[dict[str, An
 
 
 def result_of(out: Path) -> tuple[list[dict[str, Any]], list[Any]]:
-    """The entries, and the remarks on what became no clip."""
+    """The entries, and the remarks on audio that became no clip."""
     remarks = json.loads((out / "report.json").read_text(encoding="utf-8"))["remarks"]
     return read_metadata(out), [r for r in remarks if "--min_window" in r["told"]]
 
@@ -91,7 +91,7 @@ def test_each_beat_is_cut_on_its_own_bars_and_the_rest_is_told(
     assert f"{noise[0]:.1f}-{noise[1]:.1f} s" in item
     assert "--min_window" in remark["to_do"]
     assert item in " ".join(printed.split())
-    # A second run changes no clip and says it again.
+    # A second run changes no clip and reports it again.
     assert prepared(folder, out) == (entries, remarks)
 
 

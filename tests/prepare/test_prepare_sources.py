@@ -1,4 +1,4 @@
-"""Audio that doesn't lie in files of soundfile's formats: M4A and AAC, and parquet."""
+"""Audio in formats that soundfile can't read: M4A and AAC, and parquet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs 
 
 
 def encode(path: Path, waveform: np.ndarray, *more: str) -> Path:
-    """Writes a waveform as AAC, or what `more` flags say, in M4A or bare as the extension says."""
+    """Writes a waveform as AAC, or as the flags `more` say, in M4A or raw, by the extension."""
     wav = path.with_name("original.wav")
     soundfile.write(wav, waveform.T, RATE)
     words = ["ffmpeg", "-loglevel", "error", "-i", wav, "-c:a", "aac", *more, path]
@@ -91,7 +91,7 @@ def test_an_m4a_that_was_cut_off_is_none_and_one_by_another_name_is_one(tmp_path
     content = (source / "b.m4a").read_bytes()
     (source / "cut.m4a").write_bytes(content[: 2 * len(content) // 3])
     encode(source / "other.m4a", beat(2, 3.0), "-c:a", "ac3")
-    # As the first of two alike, it is the one that is read.
+    # It is the first of two equal ones, so it is the one that is read.
     (source / "a.wav").write_bytes(content)
     (source / "bare").write_bytes(content)
     dropped = prepared(source, out)

@@ -224,8 +224,8 @@ def _check_ogg(file: BinaryIO) -> None:
         begins = bool(flags & FIRST_PAGE)
         if begins and has_sound:
             raise AudioError(
-                "has several recordings one after another, of which only the first would be read; "
-                "convert it to one WAV or FLAC."
+                "has several recordings in a row, and only the first would be read; convert it to "
+                "one WAV or FLAC."
             )
         has_sound = has_sound or not begins
 

@@ -1,4 +1,4 @@
-"""Which of several copies stays, and why."""
+"""Which of several copies is kept, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that belong together are of one source, and no source is on both sides of a split."""
+"""Files that belong together have one source, and no source is on both sides of the split."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def heard() -> dict[str, np.ndarray]:
 def hear(
     prints: dict[str, np.ndarray], listed: dict[str, str], sides: dict[str, set] | None = None
 ) -> tuple[HeardSources, Remarks]:
-    """What is heard when `m` comes to what is listed."""
+    """The sources that are heard when `m` is added to the listed files."""
     remarks = Remarks(Path())
     records = {
         name: analysis(duration_s=len(row) * FINGERPRINT_HOP_S) for name, row in prints.items()

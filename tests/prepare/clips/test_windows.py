@@ -1,4 +1,4 @@
-"""The tempo of a clip is its own, unless its file has one for all of it."""
+"""A clip has its own tempo, unless its whole file has one steady tempo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What taggers hear becomes facts: only what is clear, and never over what somebody stated."""
+"""Taggers give facts only for what is clear, and never override what somebody stated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vocals flagged and removed, by a separator that stands in for demucs."""
+"""Vocals are flagged and removed, with a fake in place of demucs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VOICE_HZ, BASS_HZ = 1000.0, 80.0
 
 @pytest.fixture
 def separator(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """demucs, whose voice is whatever lies above 500 Hz. Collects the names of models."""
+    """A fake demucs whose voice is everything above 500 Hz. Collects the names of models."""
     named: list[str] = []
 
     def get_model(name: str) -> SimpleNamespace:
@@ -122,14 +122,14 @@ def test_the_report_says_what_to_do_about_vocals(
 
     assert advice("keep", "kept") == ""
     said = advice("flag", "flagged")
-    assert said == "Vocals in 1 clip; prepare --vocals remove takes them out."
+    assert said == "Vocals in 1 clip; remove them with prepare --vocals remove."
     assert advice("remove", "removed") == ""
-    # Those that are listed are searched too.
+    # Clips that are already listed are searched too.
     assert advice("flag", "kept").startswith("Vocals in 1 clip")
     assert advice("remove", "kept") == ""
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     said = advice("keep", "flagged")
-    assert "remove after pip install 'musicgen-lora[vocals]' takes them out" in said
+    assert "remove (after pip install 'musicgen-lora[vocals]')." in said
 
 
 def test_without_demucs_one_line_says_how_to_install_it(

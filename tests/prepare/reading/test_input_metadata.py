@@ -1,4 +1,4 @@
-"""Captions reach the files that they mean, and what is not used is said with its name."""
+"""Captions reach the files that they belong to, and what is not used is reported by name."""
 
 from __future__ import annotations
 

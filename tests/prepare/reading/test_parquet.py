@@ -1,4 +1,4 @@
-"""Parquet files whose footer says other than their pages hold, and what they cost."""
+"""Parquet files whose footer contradicts their pages, and what reading them costs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from musicgen_lora.prepare.reading.parquet import (
 from musicgen_lora.runtime.workers import Failure, run_tasks
 
 N_ROWS = 157
-"""A number that a footer holds for its rows and values alone."""
+"""A number that occurs in a footer only as its counts of rows and values."""
 TEXTS = [f"beat number {index}" for index in range(N_ROWS)]
 
 
 def number(value: int) -> bytes:
-    """As Thrift's compact protocol writes it."""
+    """The number in Thrift's compact protocol."""
     value, written = (value << 1 ^ value >> 63) & (1 << 64) - 1, b""
     while value > 127:
         written, value = written + bytes([value & 127 | 128]), value >> 7
@@ -36,7 +36,7 @@ def number(value: int) -> bytes:
 
 
 def lie(path: Path, true: int, told: int, place: int | None = None) -> None:
-    """Puts `told` in place of `true` in the footer: everywhere, or where it comes up `place`th."""
+    """Replaces `true` by `told` in the footer: everywhere, or only its `place`th occurrence."""
     data = path.read_bytes()
     start = len(data) - 8 - struct.unpack("<I", data[-8:-4])[0]
     parts = data[start:-8].split(number(true))
@@ -59,7 +59,7 @@ def written(path: Path, kind: str, **how: object) -> Path:
 def read(
     paths: Sequence[Path], kind: str, max_memory_bytes: int = 1 << 28
 ) -> list[Contents | Failure]:
-    """What one worker makes of files, one after another."""
+    """One worker's results for files, one after another."""
     folders = [path.parent / "out" if kind == "audio" else None for path in paths]
     tasks = [
         ParquetTask(path, folder, max_memory_bytes)
@@ -83,7 +83,7 @@ def test_a_footer_with_other_numbers_of_rows(tmp_path: Path, kind: str) -> None:
     for (told, place), contents in zip(lies, read(paths, kind), strict=True):
         assert isinstance(contents, Contents)
         if contents.fault is None:
-            # A footer that is at one with itself is believed: nothing says that there is more.
+            # A consistent footer is believed: nothing shows that there is more.
             assert n_rows(contents) == (told if place is None else N_ROWS), (told, place)
         else:
             assert contents.fault.startswith(": not readable as parquet"), contents.fault
@@ -125,7 +125,7 @@ def test_much_in_little_ends_at_the_bound(tmp_path: Path, kind: str, is_repeated
     group = pq.read_metadata(path).row_group(0)
     sizes = {group.total_byte_size}
     sizes |= {group.column(i).total_uncompressed_size for i in range(group.num_columns)}
-    # A dictionary's text stands there once: nothing needs to be hidden.
+    # A dictionary holds the text once: nothing needs to be hidden.
     for size in () if is_repeated else sizes:
         lie(path, size, 1000)
     assert path.stat().st_size < 1 << 20

@@ -1,4 +1,4 @@
-"""Captions and facts come from wherever a folder has them, and none leads out of it."""
+"""Captions and facts are found wherever they are in a folder, and never outside it."""
 
 import gzip
 import json
@@ -324,7 +324,7 @@ def test_id3_tags(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".flac", ".ogg", ".wav", ".mp3"])
 def test_tags_that_soundfile_writes(tmp_path: Path, suffix: str) -> None:
-    # By content: the name lies.
+    # By content: the name is wrong.
     path = tmp_path / "song.aiff"
     with sf.SoundFile(path, "w", 16000, 1, format=suffix[1:].upper()) as file:
         file.title, file.artist, file.genre = "Night Ride", "MC", "Blues"

@@ -1,4 +1,4 @@
-"""What is left out is told by reason: a line each, no file without a name in the report."""
+"""Files that are left out are grouped by reason, one line each; the report names every file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metadata that a person edits while a program works on it."""
+"""Metadata that a user edits while a run is working on it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def clip(start_s: float, duration_s: float, **fields: Any) -> Entry:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_edits_of_both_sides_are_in_the_merger(seed: int) -> None:
-    """A field that one side changed has its value; one that the person changed has theirs."""
+    """A field that only one side changed gets its value; if the user changed it, theirs wins."""
     rng = random.Random(seed)
     base = [entry(name, mood=rng.choice(["dark", "soft"])) for name in "abcdefgh"]
     ours, theirs = copy.deepcopy(base), copy.deepcopy(base)

@@ -1,4 +1,4 @@
-"""Captions vary and say nothing unsure; what a person edited outlives the next run."""
+"""Captions vary and contain nothing unsure; edits survive the next run."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""A genre is said once, and the tempo of half-time genres as a sequencer shows it."""
+"""A genre is named once, and half-time genres get the tempo that a sequencer shows."""
 
 from __future__ import annotations
 

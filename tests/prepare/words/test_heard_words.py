@@ -1,4 +1,4 @@
-"""Words for what is measured: true of beats whose parts are known, none where nothing is clear."""
+"""Words for measurements are right for beats with known parts; unclear beats get none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Analyses of files as a test wants them."""
+"""Made-up analyses of files for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from musicgen_lora.prepare.words.facts import Facts
 
 
 def analysis(**changes: Any) -> Analysis:
-    """A whole, clean file of 8 s, but for these fields of it or of its quality."""
+    """A complete, clean file of 8 s, except for these fields of it or of its quality."""
     quality = replace(silence_quality(2, 8.0), true_peak_db=-1.0, silences_s=(), channels="stereo")
     quality = replace(quality, bandwidth_hz=16_000.0)
     names = {field.name for field in fields(quality)}

@@ -1,5 +1,5 @@
-"""A sample pack as packs are: Chinese folders, a mix of the singles beside them, copies, hits,
-and what other systems leave behind. All of it is played by, or recorded from, what ships."""
+"""A realistic, messy sample pack: Chinese folders, a mix of the singles beside them, copies, hits,
+and what other systems leave behind. All of it is rendered with, or recorded from, what ships."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MP3_COPY = "loops/beat final FINAL(2).mp3"
 HITS = ("one shots/open hat.wav", "one shots/boom.flac", "one shots/splash.flac")
 SINGLE_S = 16.0
 TABLE_BPM = 101
-"""What a table of the pack's says of a beat, and nobody hears."""
+"""What a table in the pack says about a beat, and its sound contradicts."""
 
 
 def single(index: int) -> tuple[np.ndarray, int]:
@@ -30,7 +30,7 @@ def single(index: int) -> tuple[np.ndarray, int]:
 
 
 def make_messy_pack(folder: Path) -> Path:
-    """Writes the pack. The mix plays the singles one after the other, at a level of its own."""
+    """Writes the pack. The mix plays the singles one after the other, at its own level."""
     for name in (*SINGLES, MIX, MP3_COPY, *HITS):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     waveforms = [single(index)[0] for index in range(len(SINGLES))]

@@ -36,7 +36,7 @@ def prepared(source: Path, out: Path, **changes: Any) -> Entries:
 
 
 def edit(out: Path, audio: str, **fields: Any) -> None:
-    """As a person does it in an editor."""
+    """Edits an entry as a user would in an editor."""
     entries = read_metadata(out)
     (entry,) = [entry for entry in entries if entry["audio"] == audio]
     entry.update(fields)
@@ -44,7 +44,7 @@ def edit(out: Path, audio: str, **fields: Any) -> None:
 
 
 def trained_on(out: Path) -> list[str]:
-    """Sources of the clips that a training would use."""
+    """Sources of the clips that training would use."""
     return sorted(clip.source for clip in load_dataset(out))
 
 
@@ -53,7 +53,7 @@ def changes(out: Path) -> list[dict[str, Any]]:
 
 
 def told(out: Path, words: str) -> list[str]:
-    """The names that the report gives with a change."""
+    """The names that the report lists for a change."""
     (change,) = [change for change in changes(out) if words in change["told"]]
     return change["names"]
 

@@ -1,4 +1,4 @@
-"""What is written about a folder of audio, read as `prepare` reads it."""
+"""The facts written about a folder of audio, as `prepare` reads them."""
 
 from __future__ import annotations
 

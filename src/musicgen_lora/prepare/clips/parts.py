@@ -61,7 +61,7 @@ def say_short_stretches(
         sum_s = sum(stop_s - start_s for start_s, stop_s in told)
         listed = ", ".join(f"{start_s:.1f}-{stop_s:.1f}" for start_s, stop_s in told)
         remarks.add(
-            SHORT_STRETCH, f"{file.name}: {sum_s:.1f} of {duration_s:.1f} s, namely {listed} s"
+            SHORT_STRETCH, f"{file.name}: {sum_s:.1f} of {duration_s:.1f} s, left out at {listed} s"
         )
 
 

@@ -110,7 +110,7 @@ class Analysis:
         if (tags.split, tags.source, tags.part, tags.other) != (None, None, None, {}):
             raise ValueError("no tag says these")
         if tags.bpm is not None and normalise_bpm(tags.bpm) is None:
-            raise ValueError("this is no tempo")
+            raise ValueError("this is not a tempo")
         if not len(quality.unrelated_db) == len(quality.mono_db) == N_BANDS:
             raise ValueError("a level for each band is missing")
 

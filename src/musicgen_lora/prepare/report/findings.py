@@ -211,7 +211,7 @@ def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     lengths = [entry.get("duration_s") for entry in entries]
     short = sum(isinstance(s, (int, float)) and s < 15.0 for s in lengths)
     if short * 2 > len(entries):
-        advice.append(f"{short} of {len(entries)} clips are shorter than 15 s; 15-30 s work best.")
+        advice.append(f"{short} of {len(entries)} clips are shorter than 15 s; 15-30 s works best.")
     texts = [english_of(str(entry.get("text", ""))).lower() for entry in entries]
     if len(set(texts)) == 1 and len(texts) > 1:
         advice.append("All captions are the same; edit the metadata so each describes its clip.")
@@ -331,9 +331,9 @@ def vocals_advice(entries: Sequence[Mapping[str, Any]], *, searched: bool) -> li
     n_vocals = sum(entry.get("vocals") == "some" for entry in entries)
     if n_vocals:
         command = install_command("vocals")
-        first = "" if command is None else f" after {command}"
+        first = "" if command is None else f" (after {command})"
         advice.append(
-            f"Vocals in {count(n_vocals, 'clip')}; prepare --vocals remove{first} takes them out."
+            f"Vocals in {count(n_vocals, 'clip')}; remove them with prepare --vocals remove{first}."
         )
     n_unsearched = sum("vocals" not in entry for entry in entries)
     if searched and n_unsearched:

@@ -202,7 +202,7 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
     for fault in content["faults"]:
         # Not a table: it breaks lines inside Chinese words, and a file or the page has no width.
         sentence, to_do = word(fault["sentence"]), word(fault["to_do"])
-        console.print(filled("Check: {0} {1}", sentence, to_do))
+        console.print(filled("Please check: {0} {1}", sentence, to_do))
     for remark in content["remarks"]:
         console.print(f"Note: {in_one_line(remark)}", style="yellow", soft_wrap=True)
     for advice in content["advice"]:
