@@ -137,7 +137,7 @@ def test_templates_that_fit_nearly_everything_are_known() -> None:
         "{0}: {1} of {2} ({3} %)",
         "{0}: {1} ⟨file|files⟩ held out",
         "{0}: {1} (n = {2}).",
-        "{0}: {1}, of {2}",
+        "{0}: {1}, from {2}",
     }
 
 

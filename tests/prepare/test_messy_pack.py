@@ -158,7 +158,7 @@ def test_of_copies_the_best_stays_with_what_was_said_of_the_others(
         "b.mp3": "sounds like z.wav, which is lossless.",
     }
     (remark,) = [r for r in report["remarks"] if "copies are left out; their captions" in r["told"]]
-    assert remark["items"] == ["z.wav: bpm, of a clipped 145bpm.wav", "z.wav: text, of b.mp3"]
+    assert remark["items"] == ["z.wav: bpm, from a clipped 145bpm.wav", "z.wav: text, from b.mp3"]
     # The second run reports it again, for a file that the dataset now lists.
     assert prepared(source, out) == [entry]
 
@@ -229,4 +229,4 @@ def test_a_chinese_reader_finds_no_english(pack: tuple[Path, Path]) -> None:
     page = make_page(content, shown)
     assert english_in_page(page, "--one_shots caption", *captions, *names) == []
     assert english_in(" ".join(map(in_one_line, content["remarks"])), *names) == []
-    assert content["left_out"][0]["told"].startswith("is a single hit")
+    assert content["left_out"][0]["told"].startswith("a single hit")

@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_read_today_has_lost_nothing(
     assert prepared(source, out) == first
     (drop,) = json.loads((out / "report.json").read_text())["dropped"]
     assert drop["file"] == "locked"
-    assert drop["reason"].startswith("is a folder that can't be opened (Permission denied)")
+    assert drop["reason"].startswith("a folder that can't be opened (Permission denied)")
 
 
 def test_a_clip_that_was_removed_stays_out_until_it_is_asked_for(tmp_path: Path) -> None:

@@ -100,5 +100,5 @@ def test_a_file_that_was_replaced_keeps_its_old_codes_until_it_is_looked_at(
 def test_a_melody_model_needs_the_audio(
     tmp_path: Path, tokenised: Path, tiny_melody_dir: Path
 ) -> None:
-    with pytest.raises(UserError, match="--from_tokens: a melody model hears"):
+    with pytest.raises(UserError, match="--from_tokens: a melody model needs"):
         train_lora(settings_of(tiny_melody_dir, tokenised, tmp_path / "out"))

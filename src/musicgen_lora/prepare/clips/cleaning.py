@@ -24,9 +24,7 @@ MUCH_SHORTER = 0.5
 """A copy shorter than this share of the longest loses to it, however good it sounds."""
 SAME_LENGTH_S = 0.3
 """Copies whose lengths differ by no more than this count as equally long."""
-ONE_SHOT = (
-    "is a single hit (one-shot), not a beat; --one_shots caption keeps and captions such files."
-)
+ONE_SHOT = "a single hit (one-shot), not a beat; --one_shots caption keeps and captions such files."
 
 
 def unusable_reason(

@@ -126,7 +126,7 @@ class Selection:
         }
         if not carried:
             return file
-        self.remarks.add(WORDS_CARRIED, f"{file.name}: {', '.join(carried)}, of {copy.name}")
+        self.remarks.add(WORDS_CARRIED, f"{file.name}: {', '.join(carried)}, from {copy.name}")
         if "text" in carried:
             carried["texts"] = other.texts
         facts = make_facts(copy.name, other.confidence, **carried)

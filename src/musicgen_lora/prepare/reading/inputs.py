@@ -151,7 +151,7 @@ def _unreadable_folders(input_dir: Path) -> list[Dropped]:
     return [
         Dropped(
             Path(error.filename).relative_to(input_dir).as_posix(),
-            f"is a folder that can't be opened ({error.strerror}); give yourself permission "
+            f"a folder that can't be opened ({error.strerror}); give yourself permission "
             "(chmod u+rx).",
         )
         for error in errors
