@@ -160,7 +160,7 @@ def _unreadable_folders(input_dir: Path) -> list[Dropped]:
 
 
 def _check_parts(stated: Iterable[Facts]) -> None:
-    """Checks that no two parts have the same start, which identifies a clip.
+    """Checks that parts with the same start, which identifies a clip, have the same end.
 
     Raises:
         UserError: two parts begin at the same time and end at different times.

@@ -123,8 +123,8 @@ def make_captions(facts: Facts, clip: str, wording: Wording) -> list[str]:
 
 
 def _tagged_places(rng: np.random.Generator, n_given: int, n_variants: int) -> set[int]:
-    """Which wordings get audiocraft's form: `TAGGED_SHARE` of all, averaged over clips, and the
-    first only if there are no others."""
+    """Which wordings get audiocraft's form: `TAGGED_SHARE` of all, averaged over clips; the first
+    wording only if the others aren't enough."""
     expected = TAGGED_SHARE * n_variants
     count = int(expected) + int(rng.random() < expected % 1.0)
     places = np.arange(n_given, n_variants)
