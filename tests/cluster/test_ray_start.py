@@ -14,7 +14,7 @@ from musicgen_lora.errors import UserError
 
 
 def test_pairs_of_settings_that_say_two_engines_are_refused() -> None:
-    with pytest.raises(UserError, match="give one of the two"):
+    with pytest.raises(UserError, match="pass only one"):
         TokeniseSettings(ray="local", num_workers=2)
     with pytest.raises(UserError, match="leave them out with --ray"):
         GenerateSettings(ray="local", prompts=["808"], play=True)

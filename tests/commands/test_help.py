@@ -54,7 +54,7 @@ def test_help_flows(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     monkeypatch.setenv("COLUMNS", "400")
     with pytest.raises(SystemExit):
         main(["generate", "--help"])
-    assert "on this computer that is near lossless, both as measured" in capsys.readouterr().out
+    assert "takes the fastest that is nearly lossless" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -85,10 +85,10 @@ def test_help_tells_the_default_of_a_file(
             main(["generate", "--help", *words])
         return capsys.readouterr().out
 
-    assert "what comes after is left out. (default: its end)" in shown()
-    assert "What to play, a prompt a clip. (default: none)" in shown()
+    assert "what comes after it is dropped. (default: its end)" in shown()
+    assert "What to generate: one prompt per clip. (default: none)" in shown()
     path = tmp_path / "settings.yaml"
     path.write_text("generate:\n  continue_at: 3\n  prompts: [one, two three]\n")
     from_file = shown("--config", str(path))
-    assert "what comes after is left out. (default: 3.0)" in from_file
-    assert "What to play, a prompt a clip. (default: one 'two three')" in from_file
+    assert "what comes after it is dropped. (default: 3.0)" in from_file
+    assert "What to generate: one prompt per clip. (default: one 'two three')" in from_file

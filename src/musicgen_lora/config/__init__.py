@@ -3,10 +3,10 @@
 pydantic enforces types and ranges for both, tyro turns the fields into flags. The command line
 wins over the file, the file over the defaults here.
 
-A command's settings inherit from their groups, so that a name is the same as flag, in YAML, in
-Python and as an attribute, and a function that reads one group says so by its type. Groups hold
-types and ranges. Rules about several settings at once are in the command's class, which is made
-when file and flags have been put together, and raise a UserError.
+A command's settings inherit from their groups, so a setting has the same name as a flag, in YAML
+and in Python, and a function that reads one group says so by its type. Groups hold types and
+ranges. Rules that involve several settings are in the command's class, which is made once file and
+flags have been merged; they raise a UserError.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ SETTINGS: dict[str, type] = {
 
 def groups(settings: type) -> dict[str, type]:
     """The groups of a command's settings by name, in the order in which help lists them."""
-    # Dataclasses take the fields of the last base first, and so does help. Of `HeldOutSettings` the
-    # name is `held_out`.
+    # Dataclasses take the fields of the last base first, and so does help. The name of
+    # `HeldOutSettings` is `held_out`.
     return {
         re.sub("(?<!^)(?=[A-Z])", "_", group.__name__.removesuffix("Settings")).lower(): group
         for group in reversed(settings.__bases__)

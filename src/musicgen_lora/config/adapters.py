@@ -1,4 +1,4 @@
-"""Which adapters, and how strong each is: the same for whatever plays, merges or exports them."""
+"""Which adapters, and at what strength: shared by generating, merging and exporting."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from musicgen_lora.config.kinds import STRICT, Adapters, Strengths
 
 @dataclass(config=STRICT)
 class AdaptersSettings:
-    """Which adapters, and how strong each is."""
+    """Which adapters, and at what strength."""
 
     lora_model_path: Adapters = dataclasses.field(default_factory=list)
     """Adapter folders, such as output_dir/best_model; several are mixed."""
     strength: Strengths = dataclasses.field(default_factory=list)
-    """Strength of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1
+    """Strength of each adapter, 0 to 2: 1 is the adapter as trained, 0 the base alone (default: 1
     each)."""

@@ -1,4 +1,4 @@
-"""Settings of the commands that work on things that know nothing of each other."""
+"""Settings of the commands whose work splits into independent items."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RayAddress = Annotated[str, Field(pattern=rf"^(local|auto|{_HOST_AND_PORT})$")]
 
 @dataclass(config=STRICT)
 class ClusterSettings:
-    """Who works."""
+    """Where the work is done."""
 
     ray: RayAddress | None = None
-    """Ray cluster that works: local starts one on this machine, auto joins the one that it is a
-    node of, HOST:PORT is for several (extra scale); None works here."""
+    """Ray cluster to run on: local starts one on this machine, auto joins the one running here,
+    HOST:PORT another that this machine is a node of (extra scale); None runs without Ray."""

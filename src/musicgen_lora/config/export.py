@@ -15,7 +15,7 @@ from musicgen_lora.config.kinds import STRICT
 
 
 def _hub_name(name: str) -> str:
-    """The Hub's own rule; nothing is no name."""
+    """Check a name by the Hub's own rule; an empty one means none."""
     part = r"\w([\w.-]{0,94}\w)?"
     is_one = re.fullmatch(f"{part}/{part}", name, re.ASCII)
     if name and (not is_one or re.search(r"--|\.\.|\.git$", name)):
@@ -28,16 +28,16 @@ HubName = Annotated[str, AfterValidator(_hub_name)]
 
 @dataclass(config=STRICT)
 class HubSettings:
-    """What becomes of an export on the Hub."""
+    """How an export is published on the Hub."""
 
     hub_base: HubName = ""
-    """The base's name on the Hub, such as facebook/musicgen-small, where model_path is a folder."""
+    """The base's name on the Hub, such as facebook/musicgen-small, if model_path is a folder."""
     push_to_hub: str | None = None
-    """Repository USER/NAME on the Hub that the finished folder is uploaded to as well."""
+    """Also upload the finished folder to this repository on the Hub: USER/NAME."""
     public: bool = False
-    """All may see that repository; it is private else."""
+    """Make that repository public; otherwise it is private."""
     dry_run: bool = False
-    """Say what would be uploaded, and upload nothing."""
+    """Show what would be uploaded without uploading it."""
 
 
 @dataclass(config=STRICT)
@@ -45,14 +45,14 @@ class MergingSettings:
     """What is read, and where the result goes."""
 
     model_path: str = EMBEDDED_NAME
-    """Base model that the adapters belong to: a folder, a hub id, or the embedded tiny-beats."""
+    """Base model the adapters were trained on: a folder, a hub id, or the embedded tiny-beats."""
     output_dir: Path = Path("finetune/output/merged")
-    """Where the checkpoint goes; new or empty."""
+    """Where the checkpoint goes: a new or empty folder."""
 
 
 @dataclass(config=STRICT)
 class MergeSettings(HubSettings, AdaptersSettings, MergingSettings):
-    """Fold adapters into a base: a full checkpoint in Hugging Face's format."""
+    """Merge adapters into a base model: a full checkpoint in Hugging Face format."""
 
 
 @dataclass(config=STRICT)
@@ -60,22 +60,24 @@ class ExportingSettings:
     """What is read, and where the result goes."""
 
     format: Literal["audiocraft", "peft"] = "audiocraft"
-    """audiocraft: Meta's own library, adapters merged into the base; peft: one adapter by itself,
-    without what tells of your machine and files, with a card and samples."""
+    """audiocraft: a model for Meta's own library, adapters merged into the base; peft: one adapter
+    to share, with a model card and samples, and nothing that reveals your machine or files."""
     model_path: str = EMBEDDED_NAME
-    """Base model: a folder, a hub id, or the embedded tiny-beats; audiocraft needs no adapters."""
+    """Base model: a folder, a hub id, or the embedded tiny-beats; audiocraft works without adapters
+    too."""
     output_dir: Path = Path("finetune/output/exported")
-    """Where the files go; new or empty."""
+    """Where the files go: a new or empty folder."""
     previews: Path | None = None
-    """WAV files for the card of format peft: a folder that generate wrote, or one of the training's
-    previews (default: the newest of those beside the adapter)."""
+    """WAV files for the model card (format peft): a folder written by generate, or one of the
+    training's previews (default: the newest previews beside the adapter)."""
     evaluation: Path | None = None
-    """What evaluate wrote of this very adapter, whose figures go into the card of format peft."""
+    """Evaluation of this same adapter, a folder written by evaluate, for the figures in the model
+    card (format peft)."""
 
 
 @dataclass(config=STRICT)
 class ExportSettings(HubSettings, AdaptersSettings, ExportingSettings):
-    """Write a model for another program, or an adapter for other people."""
+    """Export a model for another program, or an adapter to share."""
 
 
 @dataclass(config=STRICT)
@@ -87,12 +89,12 @@ class ImportingSettings:
     input_dir: Path = Path("finetune/output/exported")
     """Folder with state_dict.bin and compression_state_dict.bin."""
     model_path: str | None = None
-    """A MusicGen in Hugging Face's format, for what the export only names: its text encoder, and in
-    Meta's releases its codec, such as facebook/musicgen-small."""
+    """A MusicGen in Hugging Face format, such as facebook/musicgen-small, for the parts that the
+    export only names: the text encoder and, in Meta's releases, the codec."""
     output_dir: Path = Path("finetune/output/imported")
-    """Where the model goes; new or empty."""
+    """Where the model goes: a new or empty folder."""
 
 
 @dataclass(config=STRICT)
 class ImportSettings(ImportingSettings):
-    """Turn another program's model into a base in Hugging Face's format."""
+    """Convert another program's model into a base model in Hugging Face format."""

@@ -1,4 +1,4 @@
-"""What values of settings may be."""
+"""The types and ranges of settings."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=10_000)
 
 
 def _not_tiny(temperature: float) -> float:
-    """Logits divided by less would not be finite."""
+    """Refuse temperatures so small that the logits divided by them overflow."""
     if 0.0 < temperature < 0.001:
-        raise ValueError("should be 0, which is greedy, or at least 0.001")
+        raise ValueError("should be 0 (greedy) or at least 0.001")
     return temperature
 
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Few = Annotated[int, Field(ge=1, le=10_000)]
-"""A number of things that are held in memory at once."""
+"""A number of things held in memory at once."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
@@ -32,7 +32,7 @@ TopK = Annotated[int, Field(ge=0, le=10**9)]
 
 
 def _several(value: Any) -> Any:
-    """One is a list of one: in a settings file a single adapter needs no brackets."""
+    """Wrap a single value in a list: in a settings file one adapter needs no brackets."""
     if value is None:
         return []
     return value if isinstance(value, list | tuple) else [value]
@@ -47,15 +47,15 @@ SoundFormat = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]
 
 
 def explained(error: ValidationError) -> str:
-    """What pydantic found, in one line."""
+    """Return what pydantic found, in one line."""
     first = error.errors(include_url=False, include_context=False)[0]
-    # A list's value stands for its place.
+    # The value shown says which item of a list it is; its index is left out.
     name = ".".join(part[:60] for part in first["loc"] if isinstance(part, str))
     given = first.get("input")
     shown = shortened(given)
     if first["type"] in ("string_type", "path_type") and isinstance(given, int | float | date):
-        # 808 is a number to a settings file.
-        return f"{name} = {shown}: must be a text; write it in quotes."
+        # YAML reads 808 as a number.
+        return f"{name} = {shown}: must be text; put it in quotes."
     if first["type"] == "list_type" and isinstance(given, str):
-        return f"{name} = {shown}: must be a list; write it in brackets."
+        return f"{name} = {shown}: must be a list; put it in brackets."
     return f"{name} = {shown}: {first['msg'][:200]}."

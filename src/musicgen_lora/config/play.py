@@ -1,4 +1,4 @@
-"""Settings of `generate` and `evaluate`, which play in the same way."""
+"""Settings of `generate` and `evaluate`, which sample in the same way."""
 
 from __future__ import annotations
 
@@ -31,118 +31,120 @@ from musicgen_lora.plural import count
 
 @dataclass(config=STRICT)
 class SamplingSettings:
-    """How clips are drawn."""
+    """How clips are sampled."""
 
     duration: Annotated[float, Field(gt=0.0, le=600.0)] = 10.0
-    """Seconds of each generated clip; past what the base was trained on it goes on in windows."""
+    """Seconds of each generated clip; one longer than the base was trained on is made in
+    overlapping windows."""
     guidance_scale: Guidance | None = None
-    """How strongly the prompt is followed; 1 switches guidance off (default: what the base advises,
+    """How closely to follow the prompt; 1 turns guidance off (default: what the base recommends,
     else 3)."""
     top_k: TopK = 250
-    """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
+    """Sample from the k most likely tokens; 0 means all, 1 is greedy."""
     top_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Of those, draw from the likeliest whose probabilities add up to this share; 0 takes all."""
+    """Of those, sample from the most likely whose probabilities add up to this share; 0 means
+    all."""
     temperature: Temperature | None = None
-    """Above 1 is wilder, below is safer (default: what the base advises, else 1)."""
+    """Above 1 is wilder, below 1 safer (default: what the base recommends, else 1)."""
     seed: Seed = 0
-    """Seed of the first clip; the next has seed + 1, and so on."""
+    """Seed of the first clip; the next one gets seed + 1, and so on."""
     batch_size: Few = 4
-    """Clips that go through the model together."""
+    """Clips that the model processes together."""
 
 
 @dataclass(config=STRICT)
 class PlayingSettings:
-    """Who plays what, and where it goes."""
+    """What generates what, and where it goes."""
 
     base_model_path: str = EMBEDDED_NAME
-    """Base model: a folder in Hugging Face's format, a hub id, or the embedded tiny-beats; without
-    adapters it plays alone."""
+    """Base model: a folder in Hugging Face format, a hub id, or the embedded tiny-beats; used alone
+    if there are no adapters."""
     prompts: list[str] = dataclasses.field(default_factory=list)
-    """What to play, a prompt a clip."""
+    """What to generate: one prompt per clip."""
     melody: Path | None = None
     """Audio file whose melody all clips follow; for melody models such as
     facebook/musicgen-melody."""
     output_dir: Path = Path("finetune/output/generated")
-    """Where the sound files and their JSON go."""
+    """Where the audio files and their JSON go."""
     precision: DecodingPrecision = "auto"
-    """Precision of the weights while decoding; auto takes the fastest on this computer that is near
-    lossless, both as measured; int8 is for CPUs."""
+    """Precision of the weights while generating; auto measures on this computer and takes the
+    fastest that is nearly lossless; int8 is for CPUs."""
 
 
 @dataclass(config=STRICT)
 class WritingSettings:
-    """What is asked of the clips, and what is written of them."""
+    """What the clips should be like, and what is written for each."""
 
     bpm: Annotated[float, Field(ge=20.0, le=400.0)] | None = None
-    """Tempo to ask for, of clips or loops; takes are measured against it."""
+    """Tempo to ask for, for clips or loops; takes are judged by it."""
     bars: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Make loops of exactly this many bars at that tempo, whose end leads into their beginning;
-    None makes clips."""
+    """Make seamless loops of exactly this many bars at that tempo; None makes clips."""
     key: str = ""
     """Key to ask for, such as "C# minor"; none if empty."""
     best_of: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Takes of each prompt, of which the best is kept by tempo, seam and damage."""
+    """Takes of each prompt, of which the best by tempo, loop seam and audible faults is kept."""
     loop_tries: Annotated[int, Field(ge=1, le=1000)] = 8
-    """How many takes of a loop, or of what joins a recording, are played until one fits; if none
-    does, the best is kept."""
+    """How many takes of a loop, or of what joins a recording, to try until one fits; if none does,
+    the best is kept."""
     format: SoundFormat = "wav"
-    """wav has 16 bits, wav24 and flac 24; wav_float is 32 bits of float."""
+    """wav is 16-bit, wav24 and flac are 24-bit; wav_float is 32-bit float."""
     loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = None
-    """Loudness of each clip in LUFS, as far as its peaks allow; None leaves the levels alone, but
-    for peaks beyond full scale."""
+    """Loudness of each clip in LUFS, as far as its peaks allow; None leaves the levels alone,
+    except for peaks above full scale."""
     midi: bool = False
-    """Write what was played as MIDI as well: kicks, snares, hats, and the 808 line with slides."""
+    """Also write each clip as MIDI: kicks, snares, hats, and the 808 line with slides."""
     spectrogram: bool = False
-    """Write a picture of each clip's spectrum as well."""
+    """Also write each clip's spectrogram as a picture."""
 
 
 @dataclass(config=STRICT)
 class PromptingSettings:
-    """Where prompts come from beside --prompts, and how they act."""
+    """Where prompts come from besides --prompts, and how they act."""
 
     prompts_file: Path | None = None
-    """File with prompts: text, one a line, or JSON or CSV with settings of each prompt's own."""
+    """File with prompts: text with one per line, or JSON or CSV with settings for each prompt."""
     from_captions: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Play so many of the captions that the adapter was trained on, drawn by the seed."""
+    """Also use this many of the captions that the adapter was trained on, picked by the seed."""
     variations: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Clips of each prompt, each with its own seed."""
+    """Clips per prompt, each with its own seed."""
     change_at: list[Annotated[float, Field(gt=0.0)]] = dataclasses.field(default_factory=list)
-    """Seconds at which the next of --prompts takes over: they are one clip then."""
+    """Seconds at which the next of --prompts takes over; all of them then make one clip."""
     negative_prompt: Annotated[str, Field(max_length=10_000)] = ""
     """What guidance steers away from; no effect if guidance_scale is 1."""
     guidance_end: Guidance | None = None
-    """Guidance scale at the clip's end, reached in a straight line; None leaves it as it is."""
+    """Guidance scale at the clip's end, reached linearly; None keeps it constant."""
 
 
 @dataclass(config=STRICT)
 class ExtendingSettings:
-    """Recordings that are gone on with, or of which a part is played anew."""
+    """Recordings to continue, or to regenerate bars of."""
 
     continue_from: Path | None = None
-    """Recording to go on with; duration is what is added."""
+    """Recording to continue; duration is what is added."""
     continue_at: Seconds | None = None
-    """Second of the recording from which the model goes on; what comes after is left out (default:
-    its end)."""
+    """Second of the recording to continue from; what comes after it is dropped (default: its
+    end)."""
     heard: Seconds | None = None
-    """Seconds of the recording before what is played that the model hears (default: all, or where
-    that is no less than its window, 40 % of the window)."""
+    """Seconds of the recording, before the new part, that the model hears (default: all, or 40 % of
+    its window if all would fill that)."""
     regenerate: Path | None = None
-    """Recording of which the bars from_bar to to_bar are played anew."""
+    """Recording whose bars from_bar to to_bar are regenerated."""
     from_bar: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """First bar that is played anew, counted from 1."""
+    """First bar to regenerate, counted from 1."""
     to_bar: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Last bar that is played anew."""
+    """Last bar to regenerate."""
 
 
 @dataclass(config=STRICT)
 class ListeningSettings:
-    """Where the sound goes beside the files."""
+    """Where the audio goes besides the files."""
 
     play: bool = False
-    """Play clips while they are made; a loop, or the best of several takes, once it is chosen."""
+    """Play clips aloud while they are made; a loop, or the best of several takes, once it is
+    chosen."""
     stdout: Literal["s16", "f32", "wav"] | None = None
-    """Write the sound to standard output as well while it is made, for pipes: raw samples of 16
-    bits or of floats, little-endian, or a WAV; what the program says goes to standard error."""
+    """Also write the audio to standard output while it is made, for pipes: raw little-endian
+    samples, 16-bit or float, or a WAV; messages go to standard error."""
 
 
 @dataclass(config=STRICT)
@@ -163,13 +165,13 @@ class GenerateSettings(
         _check_recordings(self)
         if self.ray is not None and (self.play or self.stdout is not None):
             raise UserError(
-                "--play and --stdout give the sound while this computer makes it: leave them out "
+                "--play and --stdout need the audio to be made on this computer: leave them out "
                 "with --ray."
             )
 
 
 def _check_changes(settings: GenerateSettings) -> None:
-    """Prompts that follow each other have times within their clip."""
+    """Check that prompts that follow each other have times within their clip."""
     times = settings.change_at
     if not times:
         return
@@ -181,37 +183,38 @@ def _check_changes(settings: GenerateSettings) -> None:
         )
     if sorted(set(times)) != times or times[-1] >= settings.duration:
         raise UserError(
-            f"{said}: give times that rise and lie within the clip's {settings.duration:g} s."
+            f"{said}: times must increase and lie within the clip's {settings.duration:g} s."
         )
     if settings.bars is not None or settings.regenerate is not None:
-        raise UserError(f"{said}: --bars and --regenerate have one prompt; leave it out.")
+        raise UserError(f"{said}: --bars and --regenerate take one prompt; leave it out.")
 
 
 def _check_recordings(settings: GenerateSettings) -> None:
-    """What is said of a recording has one, and one only."""
+    """Check that settings about a recording have one, and only one."""
     has_bars = settings.from_bar is not None or settings.to_bar is not None
     if settings.regenerate is not None and settings.continue_from is not None:
-        raise UserError("--regenerate and --continue_from: give one of them.")
+        raise UserError("--regenerate and --continue_from: pass only one of them.")
     if settings.regenerate is None and has_bars:
-        raise UserError("--from_bar and --to_bar are bars of a recording; give --regenerate FILE.")
+        raise UserError("--from_bar and --to_bar need a recording; add --regenerate FILE.")
     if settings.regenerate is not None:
         if settings.from_bar is None or settings.to_bar is None:
-            raise UserError("--regenerate needs --from_bar and --to_bar, the bars to play anew.")
+            raise UserError("--regenerate needs --from_bar and --to_bar, the bars to regenerate.")
         if settings.from_bar > settings.to_bar:
             raise UserError(
                 f"--from_bar {settings.from_bar} is after --to_bar {settings.to_bar}; swap them."
             )
     if settings.continue_from is None and settings.continue_at is not None:
-        raise UserError("--continue_at is of a recording; give --continue_from.")
+        raise UserError("--continue_at needs a recording; add --continue_from.")
     given = settings.regenerate or settings.continue_from
     if given is None:
         if settings.heard is not None:
-            raise UserError("--heard is of a recording; give --continue_from or --regenerate.")
+            raise UserError("--heard needs a recording; add --continue_from or --regenerate.")
         return
     for name in ("bars", "loudness"):
         if getattr(settings, name) is not None:
             raise UserError(
-                f"--{name} is of whole clips; leave it out with --continue_from and --regenerate."
+                f"--{name} applies to whole clips; leave it out with --continue_from and "
+                "--regenerate."
             )
 
 
@@ -220,25 +223,25 @@ class MeasuringSettings:
     """What is measured, and where the report goes."""
 
     base_model_path: str = EMBEDDED_NAME
-    """Base model that the adapter belongs to."""
+    """Base model the adapter was trained on."""
     lora_model_path: Adapters = dataclasses.field(
         default_factory=lambda: [Path("finetune/output/best_model")]
     )
-    """Adapter folder; several, such as output_dir/checkpoints/*, are measured side by side."""
+    """Adapter folder; several, such as output_dir/checkpoints/*, are compared side by side."""
     strengths: Strengths = dataclasses.field(default_factory=list)
-    """Strengths, 0 to 2, at which each adapter is measured: 0.5 1 (default: 1)."""
+    """Strengths, 0 to 2, at which to measure each adapter, such as 0.5 1 (default: 1)."""
     output_dir: Path = Path("finetune/output/evaluation")
     """Where report.html, report.json, plots/ and audio/ go."""
     compare: bool = False
-    """Generate with the base as well, at the same prompts and seeds; several adapters or strengths
+    """Also generate with the base, from the same prompts and seeds; several adapters or strengths
     are always compared with it."""
     prompts: list[str] = dataclasses.field(default_factory=list)
-    """What to play (default: captions of held-out clips, then 808 prompts)."""
+    """What to generate (default: captions of held-out clips, then 808 prompts)."""
     num_prompts: Few = 8
-    """How many prompts, where none are given."""
+    """How many prompts to use if none are given."""
     num_off_style: Annotated[int, Field(ge=0, le=10_000)] = 2
-    """How many prompts of other styles to play besides, where the base plays too: what the adapter
-    does to music that it wasn't asked to change."""
+    """How many extra prompts of other styles to use when comparing with the base: they show what
+    the adapter does to music it wasn't meant to change."""
     precision: DecodingPrecision = "auto"
     """Precision of the weights while clips are generated, as `generate` has it; losses are always
     measured in fp32."""
@@ -249,25 +252,25 @@ class HeldOutSettings:
     """The clips that losses are measured on."""
 
     data_dir: Path | None = None
-    """Dataset with the held-out clips (default: the one that the adapter recorded)."""
+    """Dataset with the held-out clips (default: the one recorded in the adapter)."""
     metadata_file: str = "metadata.json"
-    """Name of the metadata inside data_dir."""
+    """Name of the metadata file in data_dir."""
     from_tokens: bool = False
-    """Take the held-out clips as they were encoded for training, without a look at the audio."""
+    """Use the held-out clips as encoded for training, without reading the audio."""
     other_data_dir: Path | None = None
-    """Dataset of other music; the loss on it says what the adapter forgot (default: for
+    """Dataset of other music; the loss on it shows what the adapter forgot (default: for
     tiny-beats, clips of its own styles)."""
 
 
 @dataclass(config=STRICT)
 class HearingSettings:
-    """Models that hear the clips, beside those that come with this package."""
+    """Models that listen to the clips, besides those that come with this package."""
 
     clap: str | None = None
-    """CLAP, for how well clips match their prompts and as a distance: a folder or hub id such as
-    laion/larger_clap_general."""
+    """CLAP, to measure how well clips match their prompts, and as one more distance: a folder or
+    hub id such as laion/larger_clap_general."""
     embeddings: list[str] = dataclasses.field(default_factory=list)
-    """Further models for distances: folders or hub ids of a CLAP, HuBERT, wav2vec 2.0 or WavLM."""
+    """More models for distances: folders or hub ids of a CLAP, HuBERT, wav2vec 2.0 or WavLM."""
 
 
 @dataclass(config=STRICT)

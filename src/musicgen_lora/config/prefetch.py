@@ -15,14 +15,14 @@ class FetchingSettings:
     """What is fetched."""
 
     models: list[str] = dataclasses.field(default_factory=list)
-    """Hub ids (default: those of the settings file, or else facebook/musicgen-small and
+    """Hub ids (default: those in the settings file, else facebook/musicgen-small and
     laion/larger_clap_general)."""
     settings_file: Path | None = None
-    """Settings file, such as finetune/lora/config.yaml, whose commands' models are fetched."""
+    """Settings file whose models to fetch, such as finetune/lora/config.yaml."""
     dry_run: bool = False
-    """List files and sizes, and fetch nothing."""
+    """List files and sizes without fetching them."""
 
 
 @dataclass(config=STRICT)
 class PrefetchSettings(FetchingSettings):
-    """Fetch the models that a hub would give later on, so that no network is needed then."""
+    """Download models from a hub ahead of time, so that no network is needed later."""

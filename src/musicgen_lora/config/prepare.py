@@ -22,23 +22,23 @@ class DatasetSettings:
     output_dir: Path = Path("finetune/data")
     """Where the dataset goes: train/*.wav, the metadata and the report."""
     metadata_file: str = "metadata.json"
-    """Name of the metadata inside the dataset."""
+    """Name of the metadata file in the dataset."""
     restore_removed: bool = False
     """Bring back the clips that were deleted from the metadata."""
     num_workers: Annotated[int, Field(ge=0, le=256)] = 2
-    """Processes that analyse and cut; 0 works in the command's own."""
+    """Worker processes that analyse and cut; 0 does it in the main process."""
     seed: Seed = 0
-    """Seed of the example beats and the captions' wordings."""
+    """Seed of the example beats and of the captions' wording."""
 
 
 @dataclass(config=STRICT)
 class ExampleSettings:
-    """Beats in place of audio of your own."""
+    """Example beats instead of your own audio."""
 
     create_example: bool = False
     """Make example beats from a recorded TR-808 instead of reading input_dir."""
     num_samples: Positive = 10
-    """How many example beats."""
+    """How many example beats to make."""
 
 
 @dataclass(config=STRICT)
@@ -46,16 +46,16 @@ class CaptionSettings:
     """What the captions say."""
 
     default_text: str = "hip hop 808 beat"
-    """Base of the captions of audio that brings none; it should name the genre."""
+    """Start of the caption of audio that comes without one; it should name the genre."""
     trigger_word: str = ""
-    """Word put in front of every caption, to call the style by; none if empty."""
+    """Word put in front of every caption, by which prompts call up the style; none if empty."""
     caption_variants: Few = 4
-    """Wordings of each caption; training draws among them."""
+    """Wordings of each caption; training picks among them."""
     tagger: Literal["musicnn", "clap"] | None = None
-    """Adds genres, moods and instruments that a model hears to the captions: musicnn, which is
-    bundled, or a clap of your own; None says nothing that isn't known otherwise."""
+    """Model that adds the genres, moods and instruments it hears to the captions: musicnn, which is
+    bundled, or a clap of your own; None adds none."""
     clap_path: Path | None = None
-    """Folder of the CLAP model (Hugging Face's format) for tagger clap."""
+    """Folder of the CLAP model (Hugging Face format) for tagger clap."""
 
 
 @dataclass(config=STRICT)
@@ -63,17 +63,18 @@ class ClipSettings:
     """What becomes a clip."""
 
     max_clip: Seconds = 30.0
-    """Longer files are cut on bar lines into clips of at most this many seconds."""
+    """Longer files are cut at bar lines into clips of at most this many seconds."""
     min_window: Seconds = 15.0
-    """Clips of such a file have at least this many seconds (at most half of max_clip). What lies
-    between two pauses stays, shorter, where it is whole bars; what is left out is listed."""
+    """Clips of such a file have at least this many seconds (at most half of max_clip). A shorter
+    passage between two pauses is kept if it is whole bars; what is left out is listed."""
     min_clip: Seconds = 1.0
-    """Shorter files are left out and listed."""
+    """Files shorter than this many seconds are left out and listed."""
     one_shots: Literal["leave_out", "caption"] = "leave_out"
-    """Single hits, which are no beats: leave_out lists them, caption keeps them and says what they
-    are. Those with a caption of their own stay."""
+    """Single hits, which aren't beats: leave_out drops and lists them, caption keeps them and says
+    what they are. Those with their own caption are always kept."""
     repeat_to: Seconds | None = None
-    """Loops of whole bars are repeated until they have so many seconds; None leaves them."""
+    """Loops of whole bars are repeated to at least this many seconds; None leaves them as they
+    are."""
 
 
 @dataclass(config=STRICT)
@@ -81,19 +82,19 @@ class SoundSettings:
     """What clips sound like."""
 
     loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = -16.0
-    """Loudness of each clip in LUFS, as far as its true peak stays below -1 dBTP; None leaves
-    the levels alone."""
+    """Loudness of each clip in LUFS, as far as its true peak stays below -1 dBTP; None leaves the
+    levels alone."""
     limit: bool = False
-    """Clips whose peaks keep them below that loudness get there by a look-ahead limiter, which
-    turns their highest peak down by 6 dB at most."""
+    """Bring clips whose peaks keep them below that loudness up to it with a look-ahead limiter,
+    which turns their highest peak down by at most 6 dB."""
     mono_fold: bool = False
-    """Clips become mono. What is out of phase between the channels, and gone from their mean, which
-    is what a mono model hears, is turned round first: a bass stays."""
+    """Fold clips to mono. What is out of phase between the channels, and would cancel in the mean
+    that a mono model hears, is inverted first, so that a bass survives."""
     vocals: Literal["keep", "flag", "remove"] = "keep"
-    """flag says in the metadata which clips have vocals, remove takes them out (extra vocals:
+    """flag marks clips with vocals in the metadata, remove takes the vocals out (extra vocals:
     demucs)."""
     sample_rate: Annotated[int, Field(ge=8_000, le=192_000)] = 32_000
-    """Sample rate of the dataset's audio, in Hz; MusicGen's codec has 32,000."""
+    """Sample rate of the dataset's audio, in Hz; MusicGen's codec uses 32,000."""
 
 
 @dataclass(config=STRICT)
@@ -113,4 +114,4 @@ class PrepareSettings(
                 "would be left."
             )
         if self.limit and self.loudness is None:
-            raise UserError("--limit brings clips to --loudness, and that is None: give one.")
+            raise UserError("--limit brings clips to --loudness, which is None: set one.")

@@ -1,8 +1,7 @@
-"""Prompts from a file, each with settings of its own, and what all of a command's clips are.
+"""Prompts from a file, each with its own settings, and the list of all clips a command makes.
 
-A text file has a prompt a line; JSON, JSON lines and CSV have fields, which are settings of
-`generate` for that prompt alone. What is wrong is named with its row, before anything is loaded or
-played.
+A text file has one prompt per line; JSON, JSON Lines and CSV have fields, which are settings of
+`generate` for that prompt alone. Errors name their row, before anything is loaded or generated.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ FIELDS = (
     *(field.name for field in dataclasses.fields(SamplingSettings) if field.name != "batch_size"),
     *(field.name for field in dataclasses.fields(WritingSettings)),
 )
-"""What a row may say."""
+"""The fields a row may have."""
 CHINESE = {
     **dict.fromkeys(("提示词", "描述"), "prompt"),
     **dict.fromkeys(("负面提示词", "反向提示词"), "negative_prompt"),
@@ -47,18 +46,18 @@ CHINESE = {
     **dict.fromkeys(("种子", "随机种子"), "seed"),
     "格式": "format",
 }
-"""Names of fields in Chinese tables."""
+"""Field names in Chinese tables."""
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A prompt with what a file says of it.
+    """A prompt and its settings from a file.
 
     Args:
-        where: it stands, such as "prompts.csv, line 3"; empty for one of the command line.
+        where: its place, such as "prompts.csv, line 3"; empty if from the command line.
         prompts: one, or several that follow each other in the clip.
-        change_at: seconds at which the second and each further one begins.
-        values: settings of its own, by name.
+        change_at: seconds at which the second and each later one begins.
+        values: its own settings, by name.
     """
 
     where: str
@@ -69,40 +68,40 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class ClipOrder:
-    """One clip that is asked for.
+    """One requested clip.
 
     Args:
-        where: that is said; empty for the command line.
-        settings: as for this clip alone: its prompts, its seed, one variation.
+        where: the place of its row; empty if from the command line.
+        settings: for this clip alone: its prompts, its seed, one variation.
     """
 
     where: str
     settings: GenerateSettings
 
     def fault(self, error: UserError) -> UserError:
-        """The same error, with the row that it is of."""
+        """Return the same error, with its row in front."""
         return UserError(f"{self.where}: {error}") if self.where else error
 
 
 def read_prompts(path: Path) -> tuple[Sequence[PromptRow], str | None]:
-    """The prompts in a file, and the encoding that was guessed; None for UTF-8 and UTF-16. A file
-    is read once, however often it is asked for, unless it was changed in between.
+    """Return the prompts in a file, and the encoding if it was guessed (None for UTF-8 and UTF-16).
+    An unchanged file is read only once.
 
     Raises:
-        UserError: missing, too large, no text, without a prompt, or a row that can't be; the
-            message names it.
+        UserError: the file is missing, too large, not text or without a prompt, or a row is
+            invalid; the message names it.
     """
     try:
         state = path.stat()
     except OSError:
-        # It can't be read, which is said by what follows, and is nothing to keep.
+        # The read fails too and says why; there is nothing to cache.
         return _read.__wrapped__(path)
     return _read(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 @lru_cache(maxsize=4)
 def _read(path: Path, *_: int) -> tuple[Sequence[PromptRow], str | None]:
-    """Those of a file in a state: what was checked is what is played."""
+    """Read a file in one state: what was checked is what is generated."""
     data = read_bytes(path, MAX_BYTES)
     try:
         text, guessed = decode_text(data)
@@ -123,7 +122,7 @@ def _read(path: Path, *_: int) -> tuple[Sequence[PromptRow], str | None]:
     else:
         rows = [_text_row(where, line) for _, where, line in _lines(text, path)]
     if not rows:
-        raise UserError(f"{path}: has no prompt; write one a line, or a list of them as JSON.")
+        raise UserError(f"{path}: has no prompt; write one per line, or a JSON list of them.")
     return rows, guessed
 
 
@@ -136,26 +135,27 @@ def _named(name: str) -> str:
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, str, str]]:
-    """The lines that are not empty, each with its number and what to call it."""
+    """Yield the non-empty lines, each with its number and its place for messages."""
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield number, f"{path}, line {number}", line.strip()
 
 
 def _text_row(where: str, line: str) -> PromptRow:
-    """A line that is a prompt; what stands in files of other kinds would be played as one."""
+    """Return a line as a prompt; refuse what belongs in files of other kinds, which would pass for
+    one."""
     if line.startswith("#"):
-        raise UserError(f"{where}: begins with #, and each line is a prompt; take it out.")
+        raise UserError(f"{where}: begins with #, but every line is a prompt; remove it.")
     if _is_json(line) or re.match(r"(- )?prompts?: ", line):
         raise UserError(
-            f"{where}: is no prompt but a field of one; name the file .json, .jsonl (an object a "
-            "line) or .csv after what it is."
+            f"{where}: is not a prompt but a field of one; name the file .json, .jsonl (one object "
+            "per line) or .csv, whichever it is."
         )
     return PromptRow(where, (line,))
 
 
 def _is_json(line: str) -> bool:
-    """Whether a line is a list or an object of JSON, or begins one."""
+    """Whether a line is a JSON list or object, or begins one."""
     try:
         return line in ("[", "{") or isinstance(json.loads(line), list | dict)
     except (ValueError, RecursionError):
@@ -176,22 +176,22 @@ def _json_row(where: str, entry: Any) -> PromptRow:
     if isinstance(entry, str):
         entry = {"prompt": entry}
     if not isinstance(entry, dict):
-        raise UserError(f"{where}: {shortened(entry)} is no prompt, and no object with one.")
+        raise UserError(f"{where}: {shortened(entry)} is neither a prompt nor an object with one.")
     named: dict[str, Any] = {}
     for name, value in entry.items():
         field = _named(name)
         if field in named:
-            raise UserError(f"{where}: {shortened(name)}: {field} stands twice; take one out.")
+            raise UserError(f"{where}: {shortened(name)}: {field} is given twice; remove one.")
         named[field] = value
     return _row(where, named)
 
 
 def _row(where: str, entry: Mapping[str, Any]) -> PromptRow:
-    """A row of its fields; an empty cell and null leave what the command says."""
+    """Build a row from its fields; an empty cell or null keeps the command's setting."""
     for name in entry:
         if name not in FIELDS:
             known = ", ".join(FIELDS)
-            raise UserError(f"{where}: {shortened(name)}: no such field; there are {known}.")
+            raise UserError(f"{where}: {shortened(name)}: no such field; use one of: {known}.")
         if isinstance(entry[name], bool) and not isinstance(
             getattr(GenerateSettings, name, 0), bool
         ):
@@ -211,35 +211,40 @@ def _row(where: str, entry: Mapping[str, Any]) -> PromptRow:
         )
     parts = [_part(where, part) for part in prompts]
     if not parts or parts[0][0] != 0:
-        raise UserError(f'{where}: prompts: the first must be "at": 0, where the clip begins.')
+        raise UserError(f'{where}: prompts: the first must have "at": 0, where the clip begins.')
     return PromptRow(where, tuple(p for _, p in parts), tuple(at for at, _ in parts[1:]), given)
 
 
 def _part(where: str, part: Any) -> tuple[float, str]:
-    """A prompt of several, and from when on it holds."""
+    """Return one of several prompts, with the second at which it takes over."""
     if not isinstance(part, dict) or set(part) != {"at", "prompt"}:
         raise UserError(
-            f'{where}: prompts: {shortened(part)} must have "at" (seconds) and "prompt" alone.'
+            f'{where}: prompts: {shortened(part)} must have only "at" (seconds) and "prompt".'
         )
     if type(part["at"]) not in (int, float):
-        raise UserError(f'{where}: prompts: "at" = {shortened(part["at"])}: must be seconds.')
+        raise UserError(
+            f'{where}: prompts: "at" = {shortened(part["at"])}: must be a number of seconds.'
+        )
     return part["at"], _prompt(where, part["prompt"])
 
 
 def _prompt(where: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: prompt = {shortened(value)}: must say what to play.")
+        raise UserError(f"{where}: prompt = {shortened(value)}: must say what to generate.")
     if len(value) > MAX_LETTERS:
-        raise UserError(f"{where}: the prompt has more than {MAX_LETTERS:,} letters; shorten it.")
+        raise UserError(
+            f"{where}: the prompt has more than {MAX_LETTERS:,} characters; shorten it."
+        )
     return value.strip()
 
 
 def clip_orders(settings: GenerateSettings, further: Sequence[str] = ()) -> list[ClipOrder]:
-    """Every clip that a command asks for: its prompts, then those of its file, then further ones,
-    each as often as it is to vary. A clip whose row has no seed has the command's plus its number.
+    """List every clip that a command asks for: its prompts, then those of its file, then `further`
+    ones, each in all its variations. Without a seed in its row, a clip gets the command's seed plus
+    its number.
 
     Raises:
-        UserError: a row that can't be, or more than 10,000 clips.
+        UserError: a row is invalid, or there are more than 10,000 clips.
     """
     times, given = tuple(settings.change_at), settings.prompts
     texts = [tuple(given)] if times else [(prompt,) for prompt in given]
@@ -254,7 +259,7 @@ def clip_orders(settings: GenerateSettings, further: Sequence[str] = ()) -> list
         order = ClipOrder(row.where, _replaced(row.where, settings, values))
         many = order.settings.variations if "variations" in row.values else settings.variations
         if len(orders) + many > MAX_CLIPS:
-            raise UserError(f"These are more than {MAX_CLIPS:,} clips; ask for fewer at once.")
+            raise UserError(f"This makes more than {MAX_CLIPS:,} clips; ask for fewer at once.")
         first = order.settings.seed if "seed" in row.values else settings.seed + len(orders)
         for seed in itertools.islice(itertools.count(first), many):
             one = _replaced(row.where, order.settings, {"seed": seed, "variations": 1})
