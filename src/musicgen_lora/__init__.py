@@ -1,7 +1,7 @@
 """LoRA fine-tuning of MusicGen, from a folder of audio to a measured adapter.
 
-What a script or notebook needs is here by name: a function for each command and its settings, and
-`MusicGen`, which plays. Each is loaded when it is asked for, so that `import musicgen_lora` costs
+What a script or notebook needs is here by name: a function for each command, its settings, and
+`MusicGen`, which generates. Each is loaded on first use, so that `import musicgen_lora` costs
 nothing.
 """
 

@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or absent, whatever moment the power fails.
+"""Files and folders that are either whole or absent, whenever the power fails.
 
 Everything is written under a temporary name in the same folder, flushed to the disk and
 renamed. A reader never sees half of anything.
@@ -29,13 +29,13 @@ RETIRED_PREFIX = ".retired-"
 OBSOLETE_FILE = ".obsolete.json"
 MANIFEST = "manifest.json"
 RESERVED_NAME = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")
-"""Names of files that Windows takes for devices, whatever follows a dot."""
+"""File names that Windows takes for devices, with any suffix."""
 TORCH_WRITER = "inline_container.cc"
-"""In what torch says where it can't write a file."""
+"""Part of torch's error message when it can't write a file."""
 LONGEST_NAME, LONGEST_SUFFIX = 100, 16
-"""Bytes of names that staging has in full: disks allow 255 of them, encrypted ones 143."""
+"""Bytes up to which staging keeps a name or suffix: disks allow 255, encrypted ones 143."""
 CARD_FILE = "README.md"
-"""In no manifest: it is prose, which people edit and `evaluate` adds to."""
+"""Not in the manifest: it is prose, which people edit and `evaluate` adds to."""
 
 
 def fsync_folder(folder: Path) -> None:
@@ -51,17 +51,17 @@ def fsync_folder(folder: Path) -> None:
 
 @contextmanager
 def _told(final: Path) -> Iterator[None]:
-    """A disk that fails while `final` is made is one line, whichever library meets it."""
+    """Reports a disk that fails while `final` is made in one line, whichever library meets it."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and TORCH_WRITER not in str(error):
             raise
         number = getattr(error, "errno", None)
-        # Libraries give no number; a missing right or a wrong path has another one.
+        # Libraries give no number; missing permissions or a wrong path have another one.
         if number is not None and number not in DISK_FAULTS:
             if isinstance(error, OSError) and error.filename is not None:
-                # Not the temporary name beside it.
+                # Report this, not the temporary name beside it.
                 error.filename = str(final)
             raise
         reason = (number and os.strerror(number)) or " ".join(str(error).split())
@@ -72,7 +72,7 @@ def _told(final: Path) -> Iterator[None]:
 
 @contextmanager
 def _named_as_in(final: Path, staging: Path) -> Iterator[None]:
-    """What fails in a staging folder is told of the place that it was to come to."""
+    """Makes errors about a staging folder name the final place instead."""
     try:
         yield
     except UserError as error:
@@ -94,15 +94,15 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Writes files that belong together: all of them, or, where the disk fails, none.
+    """Writes files that belong together: all of them or, if the disk fails, none.
 
     Args:
-        writers: of each file, called with a temporary path in its folder.
+        writers: for each file, called with a temporary path in its folder.
 
     Raises:
         RunError: the disk is full or broken; all files are as before.
     """
-    # Processes of several machines may share the folder, and their numbers.
+    # Processes on several machines may share the folder and have the same pid.
     mark = secrets.token_hex(4)
     temporaries = {path: _staging(path, mark) for path in writers}
     try:
@@ -116,7 +116,7 @@ def write_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
                 os.replace(temporary, path)
     finally:
         for temporary in temporaries.values():
-            # Where that fails too, as on a disk that can only be read, the first fault is told.
+            # If that fails too, as on a read-only disk, the first fault is reported.
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     for folder in {path.parent for path in writers}:
@@ -142,8 +142,8 @@ def sha256_file(path: Path) -> str:
 
 def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
     """Calls `fill(staging folder)`, adds a manifest of hashes, and puts the folder in place of
-    `final`, whose former content is removed only when the new one is whole. Where `final` is a
-    link, the folder that it names is replaced, and the link stays.
+    `final`, whose former content is removed only when the new one is whole. If `final` is a link,
+    the folder that it points to is replaced, and the link stays.
 
     Raises:
         RunError: the disk is full or broken; `final` is as before.
@@ -190,15 +190,14 @@ def _fsync_files(files: Sequence[Path]) -> None:
 def publish_files(
     folder: Path, fill: Callable[[Path], object], obsolete: Callable[[Path], Iterable[str]]
 ) -> None:
-    """Calls `fill(staging folder)`, and when all is on the disk moves its files into `folder`,
-    beside whatever else lies there; only then the obsolete ones go. A kill on the way leaves
-    either all as it was or a folder that `sweep` brings to the same end.
+    """Calls `fill(staging folder)` and, once all is on disk, moves its files into `folder`, beside
+    whatever else is there; only then are the obsolete ones removed. A kill midway leaves either
+    everything as it was or a folder that `sweep` completes.
 
     Args:
-        folder: exists, and is held by the caller.
+        folder: exists, and is locked by the caller.
         fill: writes the files, through this module's functions if it does much else.
-        obsolete: given the staging folder, names files of `folder`; those that were written again
-            stay.
+        obsolete: given the staging folder, names files of `folder` to remove; rewritten ones stay.
 
     Raises:
         RunError: the disk is full or broken; `folder` is as before.
@@ -224,7 +223,7 @@ def publish_files(
 
 
 def _move_in(ready: Path) -> None:
-    """The second half of `publish_files`, as often as it takes."""
+    """The second half of `publish_files`, which can be repeated."""
     folder, listed = ready.parent, ready / OBSOLETE_FILE
     gone = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else []
     # Files at the top, such as a page that names the others, come last.
@@ -248,12 +247,12 @@ def remove_folder(folder: Path) -> None:
 
 
 def _staging(final: Path, mark: str) -> Path:
-    """The temporary path beside `final`, of the same suffix, which libraries go by."""
+    """The temporary path beside `final`, with the same suffix, which libraries go by."""
     return final.with_name(f"{STAGING_PREFIX}{mark}-{_within_limit(final)}")
 
 
 def _within_limit(path: Path) -> str:
-    """A path's name where there is room for a prefix; of a longer one, its hash."""
+    """A path's name if there is room for a prefix, else its hash."""
     name = os.fsencode(path.name)
     if len(name) <= LONGEST_NAME:
         return path.name
@@ -267,8 +266,8 @@ def retired_name(final: Path) -> Path:
 
 
 def manifest_faults(folder: Path) -> list[str]:
-    """Names of the files of a published folder that are missing or altered; the manifest's own
-    name where that can't be read, or names what is not in the folder. Empty for a sound folder."""
+    """Names of the files of a published folder that are missing or altered; the manifest's own name
+    if that can't be read or names what is not in the folder. Empty for an intact folder."""
     try:
         manifest = read_json(folder / MANIFEST, named(text()))
         inside = [(folder / name).resolve().is_relative_to(folder.resolve()) for name in manifest]
@@ -285,9 +284,9 @@ def manifest_faults(folder: Path) -> list[str]:
 
 
 def sweep(folder: Path) -> None:
-    """Clears what an interrupted write left in `folder`: stale staging goes; what was whole but not
-    yet in its place moves there; a retired folder whose successor never arrived comes back. Call it
-    only under the folder's lock."""
+    """Clears what an interrupted write left in `folder`: removes stale staging, moves what was
+    whole into place, and restores a retired folder whose successor never arrived. Call it only
+    under the folder's lock."""
     if not folder.is_dir():
         return
     for path in folder.iterdir():
@@ -296,8 +295,8 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def swept(*folders: Path) -> Iterator[None]:
-    """Sweeps folders before something is made in them, and again where that fails: a worker that
-    was ended with the others leaves what it was writing."""
+    """Sweeps folders before something is made in them, and again if that fails: a worker that was
+    ended with the others leaves what it was writing."""
     try:
         for folder in folders:
             sweep(folder)
@@ -309,8 +308,8 @@ def swept(*folders: Path) -> Iterator[None]:
 
 
 def sweep_behind_link(final: Path) -> None:
-    """Removes what a `publish_folder(final)` left beside the folder that the link `final` leads to,
-    and nothing else there, which belongs to others."""
+    """Removes what `publish_folder(final)` left beside the target of the link `final`, and nothing
+    else, since the rest belongs to others."""
     if not final.is_symlink():
         return
     behind = _behind_link(final)
@@ -321,7 +320,7 @@ def sweep_behind_link(final: Path) -> None:
 
 
 def stagings_of(final: Path) -> list[Path]:
-    """What every `publish_folder(final)` that goes on, or was killed, has beside it."""
+    """The staging folders of every `publish_folder(final)` that is running or was killed."""
     if not final.parent.is_dir():
         return []
     name = re.compile(rf"{re.escape(STAGING_PREFIX)}\d+-{re.escape(_within_limit(final))}")
@@ -341,7 +340,7 @@ def _sweep_one(path: Path) -> None:
 
 
 def _settle(retired: Path, successor: Path) -> None:
-    """Ends a change of folders that broke off between two names."""
+    """Completes a swap of folders that was interrupted between its two renames."""
     if successor.exists():
         shutil.rmtree(retired)
     else:

@@ -1,7 +1,7 @@
 """The command line. No logic: reads settings, calls the function, turns errors into exit codes.
 
-Exit codes: 0 done; 1 the work went wrong; 2 something given is not usable; 130, 143 and 129
-interrupted (work saved); 141 nobody reads the output.
+Exit codes: 0 done; 1 the work went wrong; 2 unusable input; 130, 143 and 129 interrupted (work
+saved); 141 the output's reader is gone.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from musicgen_lora.runtime.threads import bounded_spinning, is_alone
 from musicgen_lora.terminals import open_streams
 from musicgen_lora.urls import any_url
 
-# What takes longer to load is imported where it is used: Ctrl-C ends a command with a word from
-# `main` on, and not before.
+# What is slow to load is imported where it is used: Ctrl-C ends a command with a message only once
+# `main` has begun.
 
 Load = Callable[[str], Callable[..., Any]]
 
-LOADING = "the libraries take some seconds to load ..."
+LOADING = "loading the libraries takes a few seconds ..."
 LOADING_NOW = "loading the libraries"
 
 STOP_CODES = (129, 130, 143)
@@ -42,11 +42,11 @@ STOP_CODES = (129, 130, 143)
 
 
 def run(arguments: Sequence[str] | None = None, *, config: Path | None = None) -> NoReturn:
-    """`main` as all that its process does."""
+    """Runs `main` as all that the process does."""
     open_streams()
     code = main(arguments, config=config)
     if code in STOP_CODES:
-        # Libraries that were stopped while they loaded may crash where python takes them down.
+        # Libraries that were stopped while loading may crash when python tears them down.
         atexit._run_exitfuncs()
         with contextlib.suppress(OSError):
             sys.stdout.flush()
@@ -62,7 +62,8 @@ def main(
     Args:
         arguments: command name and flags; None reads the process's own.
         config: settings file used unless `--config` names another.
-        load: gives a command's function by its place, when all that can be told without it is.
+        load: returns a command's function by its place, called after every check that works without
+            it.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
@@ -80,7 +81,7 @@ def main(
         code, said = ending(error)
         if debug and said:
             traceback.print_exc()
-        # What help is piped into may have had enough.
+        # The program that help is piped into may have exited.
         if said and not command.startswith("-"):
             with contextlib.suppress(BrokenPipeError):
                 line = f"musicgen-lora {command}".rstrip() + f": {translated(said)}"
@@ -95,7 +96,7 @@ def _run(command: str, flags: list[str], config: Path | None, load: Load) -> int
     if command == DOCTOR:
         return _run_doctor(flags)
     if command not in COMMANDS:
-        raise UserError(f"no such command; there are: {', '.join([*COMMANDS, DOCTOR])}.")
+        raise UserError(f"no such command; use one of: {', '.join([*COMMANDS, DOCTOR])}.")
     settings = _settings(command, flags, config)
     from musicgen_lora.console import free_stdout
 
@@ -111,7 +112,7 @@ def _run(command: str, flags: list[str], config: Path | None, load: Load) -> int
 
 
 def _at_hand(command: str, settings: Any) -> contextlib.AbstractContextManager[Any]:
-    """The settings, with a folder or file here for each that a URL names."""
+    """The settings, with a local folder or file for each URL."""
     if not any_url(settings):
         return contextlib.nullcontext(settings)
     with whole_stops():
@@ -125,7 +126,7 @@ def _work(command: Command, settings: Any, load: Load) -> None:
     from musicgen_lora.console import plain_console, working
 
     console = plain_console()
-    # What is wrong, one of several processes says when all have come together.
+    # With several processes, one reports what is wrong once all have started.
     is_alone = "RANK" not in os.environ
     console.quiet = not is_alone and os.environ["RANK"] != "0"
     if is_alone:
@@ -133,20 +134,20 @@ def _work(command: Command, settings: Any, load: Load) -> None:
         command.check(settings)
     console.print(f"{command.doing(settings)}; {LOADING}")
     if is_alone:
-        with working(console, "asking for the base model"):
+        with working(console, "looking up the base model"):
             fetch_bases(settings)
     with contextlib.ExitStack() as stack:
         with working(console, LOADING_NOW):
             further = stack.enter_context(command.meanwhile(settings))
             function = load(command.function)
         if command.ends:
-            stack.enter_context(working(console, "at work"))
+            stack.enter_context(working(console, "working on it"))
         function(settings, **further)
 
 
 def _run_doctor(flags: list[str]) -> int:
     if flags:
-        raise UserError(f"{flags[0]}: it takes no flags, and checks the whole installation.")
+        raise UserError(f"{flags[0]}: doctor takes no flags; it checks the whole installation.")
     print(translated(f"Checking this installation; {LOADING}"), flush=True)
     with whole_stops():
         from musicgen_lora.console import plain_console, working
@@ -163,7 +164,7 @@ def _settings(command: str, flags: list[str], config: Path | None) -> Any:
     try:
         return parse_settings(command, *take_config(flags, config))
     except UserError as error:
-        # The processes of one machine are given the same words and read the same file.
+        # The processes of one machine get the same words and read the same file.
         if os.environ.get("LOCAL_RANK", "0") != "0":
             raise SystemExit(error.exit_code) from error
         raise

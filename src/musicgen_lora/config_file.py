@@ -24,16 +24,16 @@ _BOOL, _INT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int"
 
 
 class SettingsLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of duplicate keys without a word, and an alias of an alias of a list
-    makes millions of values of ten lines; a settings file must not. By YAML 1.1 it reads 010 as 8,
-    1:30 as 90 and off as false; here, as by YAML 1.2, they are what is written."""
+    """PyYAML silently keeps the last of duplicate keys, and aliases of aliases of lists turn ten
+    lines into millions of values; both are refused in a settings file. By YAML 1.1 it reads 010 as
+    8, 1:30 as 90 and off as false; here, as in YAML 1.2, they are what is written."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         is_alias, mark = self.check_event(yaml.AliasEvent), self.peek_event().start_mark
         node = super().compose_node(parent, index)
         if is_alias and not isinstance(node, yaml.ScalarNode):
             raise yaml.constructor.ConstructorError(
-                None, None, "an alias stands for a single value here; write the list out", mark
+                None, None, "an alias must stand for a single value; write the list out", mark
             )
         return node
 
@@ -68,7 +68,7 @@ SettingsLoader.add_implicit_resolver(
 
 _UNUSABLE = (
     yaml.YAMLError,
-    # What PyYAML raises at !!int x, 2001-99-99, !!bool x and ten thousand brackets.
+    # What PyYAML raises for !!int x, 2001-99-99, !!bool x and ten thousand brackets.
     ValueError,
     TypeError,
     LookupError,
@@ -119,10 +119,10 @@ def _text(path: Path) -> str:
 
 
 def check_given_values(path: Path, given: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
-    """Holds a section against the settings that were made of it.
+    """Checks a section against the settings made from it.
 
     Raises:
-        UserError: a truth was taken for 1 or 0, or an empty text for the folder that one is in.
+        UserError: a boolean was taken for 1 or 0, or empty text for the current folder.
     """
     for name, value in given.items():
         for one, made in zip(as_list(value), as_list(taken[name]), strict=False):
@@ -130,7 +130,7 @@ def check_given_values(path: Path, given: Mapping[str, Any], taken: Mapping[str,
                 raise UserError(f"{path}: {name} = {shortened(value)}: must be a number.")
             if one == "" and isinstance(made, Path):
                 raise UserError(
-                    f"{path}: {name} is empty; name a folder or file (. is this folder)."
+                    f"{path}: {name} is empty; name a folder or file (. is the current folder)."
                 )
 
 
@@ -139,15 +139,15 @@ def _word(key: object) -> str:
 
 
 def _hint(name: str, known: list[str]) -> str:
-    """What an unknown name may have been meant for; "" for a known one."""
+    """What an unknown name may have been meant to be; "" for a known one."""
     if name in known:
         return ""
     near = nearest(name, known)
-    return f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}."
+    return f"did you mean {near!r}?" if near else f"use one of: {', '.join(known)}."
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name that an unknown one is most likely meant for: one that goes on from it, else
-    the most alike; None where none is near."""
+    """The known name that an unknown one most likely stands for: one that begins with it, else the
+    most similar; None if none is close."""
     longer = sorted((one for one in known if name and one.startswith(name)), key=len)
     return next(iter([*longer, *difflib.get_close_matches(name, known, 1)]), None)

@@ -22,24 +22,24 @@ from musicgen_lora.terminals import let_go
 from musicgen_lora.urls import with_urls
 
 OnStep = Callable[[float, int], None]
-"""Called with how much is done, and of how much; parts of a step count where they are known."""
+"""Called with how much is done, and of how much; parts of a step count if they are known."""
 
 
 def plain_console() -> Console:
-    """Prints lines as they are. Names of files and clips may hold [brackets] and :colons:, which
-    rich would take for markup and choke on; colour goes by `style`."""
+    """A console that prints lines as they are. Names of files and clips may contain [brackets] and
+    :colons:, which rich would take for markup and choke on; colour comes from `style`."""
     return CommandConsole(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 class CommandConsole(Console):
-    """rich's, but that it speaks the user's language, and says when nobody reads what it prints."""
+    """rich's console, but in the user's language, and raising when nobody reads what it prints."""
 
     def print(self, *objects: Any, **kwargs: Any) -> None:
         super().print(*map(_said, objects), **kwargs)
         heartbeat.heard()
 
     def __exit__(self, *error: Any) -> None:
-        """Goes on where the terminal has been closed."""
+        """Carries on if the terminal has been closed."""
         try:
             super().__exit__(*error)
         except OSError as fault:
@@ -47,7 +47,7 @@ class CommandConsole(Console):
                 raise
 
     def on_broken_pipe(self) -> None:
-        """Says so, where rich would end the process without a word.
+        """Raises, where rich would end the process silently.
 
         Raises:
             BrokenPipeError: always.
@@ -63,7 +63,7 @@ def _said(shown: Any) -> Any:
 
 
 def _line(text: str) -> str:
-    """A message on one line, whatever letters a name in it has."""
+    """A message on one line, whatever characters a name in it has."""
     return with_urls(translated(printable(text)))
 
 
@@ -80,19 +80,20 @@ class MessageTable(Table):
 
 @contextmanager
 def progress(console: Console, what: str, total: int | None = None) -> Iterator[OnStep]:
-    """The progress of one task: a bar in a terminal, else a line every few seconds and, where there
-    was one, a last one. What takes no longer says nothing. Gives what is told `(done, total)`."""
+    """Shows the progress of one task: a bar in a terminal, else a line every few seconds and, if
+    there was any, a last one; a shorter task is silent. Yields the function to call with `(done,
+    total)`."""
     name = translated(what)
     done, of, shown, has_spoken = 0.0, total, (-1, 0), False
 
     def figures() -> tuple[int, int]:
-        """How much is done, and in percent."""
+        """How much is done, as a number and in percent."""
         percent = round(100.0 * done / of) if of else 0
         return int(done), percent if done == of else min(percent, 99)
 
     def line(seconds: float) -> str:
         nonlocal shown, has_spoken
-        # The same figures once more look like a program that hangs.
+        # The same figures again look like a program that hangs.
         stands, shown, has_spoken = figures() == shown, figures(), True
         if not of:
             return filled("{0} ... ({1} seconds so far)", name, f"{seconds:.0f}")
@@ -109,7 +110,7 @@ def progress(console: Console, what: str, total: int | None = None) -> Iterator[
             done, of = now, total
             bar.update(task, completed=now, total=total)
 
-        # In a terminal the bar says it.
+        # In a terminal the bar shows it.
         say = (lambda line: None) if console.is_terminal else partial(_say, console)
         with heartbeat.part(line, say):
             yield on_step
@@ -119,8 +120,7 @@ def progress(console: Console, what: str, total: int | None = None) -> Iterator[
 
 @contextmanager
 def working(console: Console, what: str) -> Iterator[None]:
-    """Work that can't be counted: said every few seconds, from the first time that it takes
-    long."""
+    """Reports work that can't be counted every few seconds, once it takes long."""
     name = translated(what)
 
     def line(seconds: float) -> str:
@@ -131,8 +131,8 @@ def working(console: Console, what: str) -> Iterator[None]:
 
 
 def _say(console: Console, line: str) -> None:
-    """Prints from another thread, where nobody would hear that the output's reader has gone: the
-    thread that works meets that itself."""
+    """Prints from another thread, where an exception would go unheard if the output's reader is
+    gone: the working thread meets that itself."""
     try:
         console.print(line, markup=False)
     except BrokenPipeError:
@@ -140,6 +140,5 @@ def _say(console: Console, line: str) -> None:
 
 
 def free_stdout(is_taken: bool) -> AbstractContextManager[Any]:
-    """Whatever is printed meanwhile goes to standard error where standard output is taken by
-    something else."""
+    """Sends whatever is printed to standard error if standard output is taken by something else."""
     return redirect_stdout(sys.stderr) if is_taken else nullcontext()

@@ -38,7 +38,7 @@ MARK_WIDTH = 6
 """Width of a finding's kind, in columns of a terminal."""
 Finding = tuple[str, str]
 """`("ok" | "note" | "missing" | "afar" | "fault", sentence)`; "missing" is a part to install,
-"afar" a model or the hub that has it."""
+"afar" a model to download or the hub that has it."""
 HUB_ID = "facebook/musicgen-small"
 
 
@@ -55,7 +55,7 @@ def check_installation() -> int:
     }
     found: Counter[str] = Counter()
     with ThreadPoolExecutor(1) as pool:
-        # A hub that doesn't answer is waited for while the libraries load.
+        # Waits for a hub that doesn't answer while the libraries load.
         answer = pool.submit(ask_hub)
         checks = (
             *(check_versions, check_torch, check_broken, check_disk, check_optional),
@@ -64,7 +64,7 @@ def check_installation() -> int:
         for kind, sentence in (finding for check in checks for finding in check()):
             mark, style = marks[kind]
             console.print(set_cell_size(word(mark), MARK_WIDTH), end=" ", style=style)
-            # A command has [brackets].
+            # Commands contain [brackets].
             console.print(sentence, markup=False)
             found[kind] += 1
     console.print(summing_up(found["fault"], found["missing"], found["afar"]))
@@ -72,20 +72,18 @@ def check_installation() -> int:
 
 
 def summing_up(n_faults: int, n_missing: int, n_afar: int) -> str:
-    """The sentence that sums the findings up."""
+    """The sentence that sums up the findings."""
     if n_faults:
-        return f"{n_faults} to mend before anything else."
+        return f"Faults to fix before anything else: {n_faults}."
     if n_missing and n_afar:
         return (
-            f"Ready for everything but what {count(n_missing, 'missing part')} would give, and "
-            "models that have yet to be downloaded (above)."
+            f"Ready, except for {count(n_missing, 'missing part')} and for models that have yet to "
+            "be downloaded (above)."
         )
     if n_missing:
-        return (
-            f"Ready for everything but what {count(n_missing, 'missing part')} would give (above)."
-        )
+        return f"Ready, except for {count(n_missing, 'missing part')} (above)."
     if n_afar:
-        return "Ready for everything but models that have yet to be downloaded (above)."
+        return "Ready, except for models that have yet to be downloaded (above)."
     return "Ready, with every optional part."
 
 
@@ -102,7 +100,7 @@ def check_versions() -> Iterator[Finding]:
 
 
 def check_torch() -> Iterator[Finding]:
-    """Tells which device training will use, and in which precision."""
+    """Reports which device and precision training will use."""
     import torch
 
     from musicgen_lora.runtime import processes
@@ -116,7 +114,7 @@ def check_torch() -> Iterator[Finding]:
         yield (
             "note",
             f"no CUDA GPU is visible, so work runs on {device.type} ({torch.get_num_threads()} "
-            "threads): fine for tiny-beats; facebook/musicgen-small takes seconds a step",
+            "threads): fine for tiny-beats; facebook/musicgen-small takes seconds per step",
         )
     bf16 = "has" if cpu_has_bf16() else "lacks"
     yield "ok", f"this CPU {bf16} native bf16"
@@ -134,7 +132,7 @@ def check_broken() -> Iterator[Finding]:
             continue
         try:
             importlib.import_module(name)
-            yield "ok", f"{name} is installed and imports (it is not needed)"
+            yield "ok", f"{name} is installed and can be imported (it is not needed)"
         except (ImportError, RuntimeError, OSError) as error:
             reason = str(error).splitlines()[0]
             yield (
@@ -148,26 +146,26 @@ def check_broken() -> Iterator[Finding]:
             MusicgenMelodyForConditionalGeneration,
         )
 
-        yield "ok", "transformers offers MusicGen and MusicGen melody"
+        yield "ok", "transformers provides MusicGen and MusicGen Melody"
     except (ImportError, RuntimeError) as error:
         yield "fault", f"transformers cannot import MusicGen: {str(error).splitlines()[0]}"
     from musicgen_lora.given import EMBEDDED
 
     if (EMBEDDED / "model.safetensors").is_file():
-        yield "ok", "the embedded base model tiny-beats is there"
+        yield "ok", "the embedded base model tiny-beats is present"
     else:
-        yield "fault", "the embedded base model is missing: install the package again"
+        yield "fault", "the embedded base model is missing: reinstall the package"
 
 
 def check_disk() -> Iterator[Finding]:
     """Checks that the disk has room for checkpoints and generated audio."""
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     kind = "ok" if free >= LEAST_DISK_GIB else "note"
-    yield kind, f"{free:.0f} GiB free in this folder's disk (5 or more advised)"
+    yield kind, f"{free:.0f} GiB free on this folder's disk (5 or more recommended)"
 
 
 def check_optional() -> Iterator[Finding]:
-    """Lists the optional parts: what each gives, and the command that installs it."""
+    """Lists the optional parts: what each adds, and the command that installs it."""
     from musicgen_lora.audio.ffmpeg import INSTALL
 
     if shutil.which("ffmpeg"):
@@ -184,29 +182,29 @@ def check_optional() -> Iterator[Finding]:
         if command is None:
             yield "ok", f"{library}: {given}"
         else:
-            yield "missing", f"{library}: would give {given}. Run: {command}"
+            yield "missing", f"{library}: would add {given}. Run: {command}"
 
 
 def ask_hub() -> list[Finding]:
-    """Asks whether base models can be downloaded by their names."""
+    """Asks whether base models can be downloaded by name."""
     try:
         from musicgen_lora.model.base.hub import REMEDIES, Unreachable, ask
     except ImportError as error:
         return [("fault", f"huggingface_hub: {error}. Run: pip install -r requirements.txt")]
     try:
         ask(HUB_ID)
-        return [("ok", f"{HUB_ID} can be downloaded by its name")]
+        return [("ok", f"{HUB_ID} can be downloaded by name")]
     except (Unreachable, UserError) as error:
         sentence = (
-            f"a hub: {str(error).rstrip('.')}, so base models can't be downloaded by their names "
-            f"(tiny-beats needs none): {REMEDIES}"
+            f"a hub: {str(error).rstrip('.')}, so base models can't be downloaded by name "
+            f"(tiny-beats needs no download): {REMEDIES}"
         )
         return [("afar", sentence)]
 
 
 def check_cache() -> Iterator[Finding]:
-    """Lists the models of the hub that the guide names: which are cached, and what the others would
-    give to a machine without network."""
+    """Lists the hub models that the guide names: which are cached, and what the others would add to
+    a machine without network."""
     from musicgen_lora.model.base.hub import PARTS, cached_folder
 
     for name, given in PARTS.items():
@@ -215,5 +213,5 @@ def check_cache() -> Iterator[Finding]:
         else:
             yield (
                 "afar",
-                f"{name}: would give {given}. Run: musicgen-lora prefetch --models {name}",
+                f"{name}: would add {given}. Run: musicgen-lora prefetch --models {name}",
             )

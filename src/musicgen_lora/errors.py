@@ -1,4 +1,4 @@
-"""The two ways in which a command ends badly."""
+"""The two ways in which a command fails."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import errno
 from pathlib import Path
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""Error numbers of a full or broken disk, which is no fault of what was given."""
+"""Error numbers of a full or broken disk, which is not the input's fault."""
 
 RIGHTS_FAULTS = {errno.EACCES, errno.EPERM, errno.EROFS}
 """Error numbers of a file or folder that may not be read or written."""
 
 
 class UserError(Exception):
-    """Something that the user gave is not usable; the message is one line, names the file or
-    setting and says what to do. Commands print it and exit with 2."""
+    """The user's input can't be used; the message is one line, names the file or setting and says
+    what to do. Commands print it and exit with 2."""
 
     exit_code = 2
 
@@ -31,18 +31,18 @@ class AudioError(UserError):
 
 
 def audio_unread(path: Path, error: OSError) -> UserError:
-    """What to raise where an audio file can't be read: a failing disk is the run's fault."""
+    """The error for an audio file that can't be read: a failing disk makes it a RunError."""
     kind = RunError if error.errno in DISK_FAULTS else AudioError
     return kind(f"{path}: cannot be read ({error.strerror}).")
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first; its kind where it says nothing."""
+    """The first line of an error's message; its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def printable(text: str) -> str:
-    """A text on one line: line breaks, escape sequences and broken bytes are spelled out."""
+    """A text on one line: line breaks, escape sequences and broken bytes are escaped."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text

@@ -1,4 +1,4 @@
-"""Optional libraries: named, with the command that installs them, before any work is done."""
+"""Optional libraries: a missing one is named, with its install command, before any work is done."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ GIVES = {
     "adamw8bit": "--optimizer adamw8bit, which needs less memory in full training",
     "play": "generate --play, which plays clips while they are made",
     "prodigy": "--optimizer prodigy, which finds its own learning rate",
-    "quantise": "--quantise 8bit and 4bit, for bases that are too large otherwise",
-    "scale": "--ray, which prepares, encodes and plays on the machines of a cluster",
+    "quantise": "--quantise 8bit and 4bit, for bases that don't fit otherwise",
+    "scale": "--ray, which prepares, encodes and generates on the machines of a cluster",
     "tensorboard": "--report_to tensorboard",
-    "ui": "ui, the page where all of this works in a browser",
+    "ui": "ui, the web page: all of this in a browser",
     "vocals": "prepare --vocals, which flags or removes vocals",
     "wandb": "--report_to wandb",
 }
@@ -42,7 +42,7 @@ def require_extra(extra: str, setting: str) -> None:
 
     Args:
         extra: a name of `LIBRARIES`.
-        setting: that asks for it, as the user wrote it.
+        setting: the one that needs it, as the user wrote it.
     """
     command = install_command(extra)
     if command is not None:

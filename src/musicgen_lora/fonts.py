@@ -1,4 +1,4 @@
-"""Letters of the pictures that matplotlib draws, which has no Chinese ones of its own."""
+"""Fonts for the pictures that matplotlib draws; it ships none with Chinese characters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from musicgen_lora.language.choice import chosen_language
 from musicgen_lora.language.translate import word
 
-# matplotlib takes half a second to load, which no start of a run should wait for.
+# matplotlib takes half a second to load, which no run should wait for at its start.
 
 CHINESE_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Microsoft YaHei", "PingFang SC"),
@@ -20,15 +20,15 @@ CHINESE_FONTS = (
 
 @cache
 def chinese_font() -> str | None:
-    """A font of this machine that has Chinese letters."""
+    """A font of this machine that has Chinese characters; None if there is none."""
     from matplotlib import font_manager
 
     manager = font_manager.fontManager
     if not {font.name for font in manager.ttflist} & {*CHINESE_FONTS}:
-        # matplotlib keeps a list of the fonts that there were when it was first used.
+        # matplotlib keeps the list of fonts that it found when it was first used.
         files = {font.fname for font in manager.ttflist}
         for path in set(font_manager.findSystemFonts()) - files:
-            # Of a kind that it can't draw with.
+            # Skips formats that it can't draw with.
             with suppress(OSError, RuntimeError, ValueError):
                 manager.addfont(path)
     names = {font.name for font in manager.ttflist}
@@ -37,7 +37,7 @@ def chinese_font() -> str | None:
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Letters of figures that are made and drawn meanwhile are of a font that has them."""
+    """Figures made and drawn inside use a font that has the characters they need."""
     import matplotlib
 
     fonts = [*matplotlib.rcParams["font.family"]]
@@ -53,10 +53,10 @@ def said(text: str) -> str:
 
 
 def missing_font() -> str:
-    """What to tell of pictures that are in English for want of a font; "" where they aren't."""
+    """The note on pictures that are in English for want of a font; "" if they aren't."""
     if chosen_language() == "en" or chinese_font() is not None:
         return ""
     return (
-        "The labels of the pictures are in English, since this machine has no font with Chinese "
-        "letters. Install one (apt install fonts-wqy-microhei) and run the same command again."
+        "The labels in the pictures are in English, since this machine has no font with Chinese "
+        "characters. Install one (apt install fonts-wqy-microhei) and run the same command again."
     )

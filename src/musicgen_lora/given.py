@@ -1,6 +1,6 @@
-"""What a command is given, looked at before its libraries load, which takes seconds: a mistyped
-folder is refused at once. The modules that read these folders ask the same questions here, for
-callers from Python."""
+"""Checks of a command's input before its libraries load, which takes seconds: a mistyped folder is
+refused at once. The modules that read these folders use the same checks, for callers from
+Python."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ EMBEDDED = Path(__file__).resolve().parent / "assets" / "tiny_beats"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASES = ("model_path", "base_model_path", "clap", "embeddings")
 """Settings that name models by folder or hub id."""
-NO_CAPTIONS = "--from_captions: these are an adapter's captions; give --lora_model_path."
+NO_CAPTIONS = "--from_captions: the captions come from an adapter; pass --lora_model_path."
 
 
 def check_given(settings: Any) -> None:
-    """Looks at the folders, files, prompts and libraries that a command's settings name.
+    """Checks the folders, files, prompts and libraries that a command's settings name.
 
     Raises:
-        UserError: one of them is not there, is of another kind, or can't be written.
+        UserError: one of them is missing, is of the wrong kind, or can't be written.
     """
     names = vars(settings)
     check_extras(settings)
@@ -69,7 +69,7 @@ def check_given(settings: Any) -> None:
 
 
 def check_extras(settings: Any) -> None:
-    """Raises a UserError where a setting asks for a library that is not installed."""
+    """Raises a UserError if a setting needs a library that is not installed."""
     names = vars(settings)
     if names.get("play"):
         require_extra("play", "--play")
@@ -86,7 +86,7 @@ def check_extras(settings: Any) -> None:
 
 
 def hub_ids(settings: Any) -> list[str]:
-    """The models among the settings that no folder here has."""
+    """The models in the settings that no local folder has."""
     return [path for path in _models(settings) if local_model(path) is None]
 
 
@@ -95,10 +95,10 @@ def _models(settings: Any) -> list[str]:
 
 
 def local_model(model_path: str) -> Path | None:
-    """The folder that a model path names; None where it is a hub id.
+    """The folder that a model path names; None for a hub id.
 
     Raises:
-        UserError: it is a path, and there is no folder.
+        UserError: it is a path, but there is no such folder.
     """
     folder = EMBEDDED if model_path == EMBEDDED_NAME else Path(model_path)
     if folder.is_dir():
@@ -106,22 +106,22 @@ def local_model(model_path: str) -> Path | None:
     looks_like_path = model_path.startswith((".", "/", "~", "\\")) or model_path.count("/") != 1
     if looks_like_path or folder.exists():
         raise UserError(
-            f"{model_path}: no such model folder; give a folder in Hugging Face's format or a "
-            "hub id such as facebook/musicgen-small."
+            f"{model_path}: no such model folder; give a folder in Hugging Face format or a hub id "
+            "such as facebook/musicgen-small."
         )
     return None
 
 
 def check_prompts(prompts: list[str], *, needed: bool) -> None:
-    """Raises a UserError where one is empty, or where there are none and some are `needed`."""
+    """Raises a UserError if one is empty, or if there are none and some are `needed`."""
     if needed and not prompts:
         raise UserError("--prompts is empty; give at least one, in quotes.")
     if not all(prompt.strip() for prompt in prompts):
-        raise UserError("--prompts has an empty one; say what to play.")
+        raise UserError("--prompts has an empty one; say what to generate.")
 
 
 def check_playing(settings: GenerateSettings) -> None:
-    """Raises a UserError where there is nothing to play, or no file that is named."""
+    """Raises a UserError if there is nothing to generate, or a named file is missing."""
     others = (settings.prompts_file, settings.from_captions, settings.regenerate)
     check_prompts(settings.prompts, needed=not any(others))
     for name in ("continue_from", "regenerate"):
@@ -136,7 +136,7 @@ def check_playing(settings: GenerateSettings) -> None:
 
 
 def check_input_folder(folder: Path | None) -> None:
-    """Raises a UserError where `prepare` has no folder to read."""
+    """Raises a UserError if `prepare` has no folder to read."""
     if folder is None:
         raise UserError("Give --input_dir, the folder with your audio, or --create_example.")
     check_is_folder(folder)
@@ -145,13 +145,13 @@ def check_input_folder(folder: Path | None) -> None:
 
 
 def check_data_folder(folder: Path) -> None:
-    """Raises a UserError where there is no such folder."""
+    """Raises a UserError if there is no such folder."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such data folder; make one with prepare_data.py.")
 
 
 def check_metadata_file(folder: Path, name: str) -> None:
-    """Raises a UserError where a dataset has no metadata of that name."""
+    """Raises a UserError if a dataset has no metadata of that name."""
     check_data_folder(folder)
     if not (folder / name).is_file():
         raise UserError(f"{folder / name}: no such metadata file; make one with prepare_data.py.")
@@ -164,21 +164,21 @@ def check_adapters(adapters: list[Path]) -> None:
 
 
 def check_adapter_folder(folder: Path) -> None:
-    """Raises a UserError where there is no adapter."""
+    """Raises a UserError if there is no adapter."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such adapter folder; training writes output_dir/best_model.")
     if not (folder / ADAPTER_CONFIG).is_file():
         if (folder / "best_model" / ADAPTER_CONFIG).is_file():
-            raise UserError(
-                f"{folder}: is the folder of a run; its adapter is {folder / 'best_model'}."
-            )
+            raise UserError(f"{folder}: is a run's folder; its adapter is {folder / 'best_model'}.")
         raise UserError(f"{folder}: no {ADAPTER_CONFIG} in it; this is not a LoRA adapter.")
     if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise UserError(f"{folder}: no {ADAPTER_WEIGHTS} in it; pickled adapters are not read.")
+        raise UserError(
+            f"{folder}: no {ADAPTER_WEIGHTS} in it; pickled adapters are not supported."
+        )
 
 
 def check_strengths(adapters: list[Path], strengths: list[float]) -> None:
-    """Raises a UserError where there are strengths, and not one for each adapter."""
+    """Raises a UserError if there are strengths, but not one for each adapter."""
     if strengths and len(strengths) != len(adapters):
         raise UserError(
             f"--strength has {count(len(strengths), 'value')} for "
@@ -188,56 +188,56 @@ def check_strengths(adapters: list[Path], strengths: list[float]) -> None:
 
 
 def check_strength(strength: float) -> None:
-    """Raises a UserError where no adapter has such a strength."""
+    """Raises a UserError if a strength is out of range."""
     if not 0.0 <= strength <= 2.0:
         raise UserError(
-            f"strength = {strength:g}: must be from 0, which is the base alone, to 2; 1 is the "
-            "adapter as it was trained."
+            f"strength = {strength:g}: must be from 0 (the base alone) to 2; 1 is the adapter as "
+            "trained."
         )
 
 
 def check_is_free(folder: Path) -> None:
-    """Raises a UserError where something is in a folder that an export is to make."""
+    """Raises a UserError if the folder for an export is not empty."""
     if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder}: is not empty; give another --output_dir, or clear it yourself.")
+        raise UserError(f"{folder}: is not empty; pass another --output_dir, or empty it yourself.")
 
 
 def check_is_apart(folder: Path, read: Path) -> None:
-    """Raises a UserError where what is to be written would lie in an adapter or an export that is
-    read: training replaces an adapter's folder, and what else is in it goes."""
+    """Raises a UserError if the output would lie in an adapter or an export that is read: training
+    replaces an adapter's folder, with everything else in it."""
     if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(read)):
-        raise UserError(f"{folder}: lies in {read}, which is read; give another --output_dir.")
+        raise UserError(f"{folder}: lies in {read}, which is read; pass another --output_dir.")
 
 
 def check_hub_base(model_path: str, hub_base: str) -> None:
-    """Raises a UserError where a base from the Hub is to be called something else."""
+    """Raises a UserError if a base from the Hub is given another name."""
     if hub_base and model_path != hub_base and local_model(model_path) is None:
         raise UserError(
-            f"--hub_base {hub_base}: --model_path {model_path} is a name on the Hub itself; leave "
+            f"--hub_base {hub_base}: --model_path {model_path} is already a name on the Hub; leave "
             "--hub_base out."
         )
 
 
 def check_export_folder(folder: Path) -> None:
-    """Raises a UserError where there is nothing to import."""
+    """Raises a UserError if there is nothing to import."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give that of audiocraft's files.")
+        raise UserError(f"{folder}: no such folder; give the one with audiocraft's files.")
 
 
 def check_can_be_written(folder: Path) -> None:
-    """Raises a UserError where a folder can be neither made nor written to, as far as its rights
-    tell; making it is left to who writes there."""
+    """Raises a UserError if a folder can be neither made nor written to, as far as its permissions
+    tell; making it is left to whoever writes there."""
     nearest = folder.absolute()
     while not os.path.lexists(nearest):
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise UserError(f"{folder}: cannot be written ({nearest} is no folder).")
+        raise UserError(f"{folder}: cannot be written ({nearest} is not a folder).")
     if hasattr(os, "statvfs") and os.statvfs(nearest).f_flag & os.ST_RDONLY:
         raise UserError(
-            f"{folder}: cannot be written (its disk is read-only); give another --output_dir."
+            f"{folder}: cannot be written (its disk is read-only); pass another --output_dir."
         )
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(
-            f"{folder}: cannot be written; give yourself the right to (chmod u+rwX {nearest}), or "
+            f"{folder}: cannot be written; give yourself access (chmod u+rwX {nearest}), or pass "
             "another --output_dir."
         )

@@ -1,5 +1,5 @@
-"""No command is silent for long: what it is at is said every few seconds, however long one call
-into a library takes. Who waits can't tell slow work from a program that hangs."""
+"""No command is silent for long: it says every few seconds what it is doing, however long one call
+into a library takes. Otherwise slow work looks like a program that hangs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 SILENCE_S = 5.0
 """The longest silence."""
 LEAST_S = 1.0
-"""A part that has only begun is not told: it may be over by then."""
+"""A part that has only just begun is not reported: it may be over at once."""
 
 
 @dataclass(eq=False)
@@ -20,7 +20,7 @@ class WorkPart:
     """A part of the work.
 
     Args:
-        line: what is said of it, of the seconds since it began.
+        line: what to say of it, given the seconds since it began.
     """
 
     line: Callable[[float], str]
@@ -29,7 +29,7 @@ class WorkPart:
 
 
 class Heartbeat:
-    """Speaks of the innermost part of the work that lasts wherever nothing else was said.
+    """Reports the innermost part of the work that is taking long, if nothing else was printed.
 
     Args:
         clock: seconds.
@@ -43,12 +43,12 @@ class Heartbeat:
         self._ended = threading.Event()
 
     def heard(self) -> None:
-        """A line was printed by whomever."""
+        """Notes that a line was printed, by anyone."""
         self._said_s = self._clock()
 
     @contextmanager
     def part(self, line: Callable[[float], str], say: Callable[[str], object]) -> Iterator[None]:
-        """The work meanwhile is a part of its own."""
+        """Makes the work inside a part of its own."""
         part = WorkPart(line, say, self._clock())
         self._parts.append(part)
         self._start()
@@ -60,7 +60,7 @@ class Heartbeat:
                 self._stop()
 
     def beat(self) -> None:
-        """Says what the work is at, if nothing was said for too long."""
+        """Says what is being done if nothing was printed for too long."""
         now = self._clock()
         with suppress(IndexError):
             part = [part for part in self._parts if now - part.began_s >= LEAST_S][-1]
@@ -71,7 +71,7 @@ class Heartbeat:
     def _start(self) -> None:
         if self._thread is not None:
             return
-        # What was said before is old news by now, but not what is said at its beginning.
+        # Silence counts from the beginning of this part.
         self.heard()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(self._ended,), daemon=True)

@@ -1,9 +1,8 @@
-"""Pages of one file, for reports: they load nothing from anywhere, run no script but ours, of which
-their policy names the hash, and escape every text, since names of files and captions are written by
-strangers.
+"""Single-file pages, for reports: they load nothing from anywhere, run no script but ours, whose
+hash their policy names, and escape every text, since file names and captions come from strangers.
 
-They are in the user's language: templates mark their own sentences by `trans`, what the program
-says in English, such as a report's findings, by `said`, and what may be a name by `line`.
+They are in the user's language: templates mark their own sentences with `trans`, the program's
+English sentences, such as a report's findings, with `said`, and what may be a name with `line`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ HTML_CODES = {"en": "en", "zh": "zh-CN"}
 
 
 def render_page(template: str, *, script: str = "", **values: Any) -> str:
-    """The page that a template of `assets/` makes of values, with a script of `assets/` in it."""
+    """Renders a template of `assets/` with values, and a script of `assets/` in it."""
     code, digest = "", ""
     if script:
         code, digest = read_script(script), script_hash(script)
@@ -41,7 +40,7 @@ def render_page(template: str, *, script: str = "", **values: Any) -> str:
 
 @cache
 def _environment(language: str) -> Environment:
-    """What reads the templates, each of them once in a process: that takes as long as all else of a
+    """Reads the templates, each only once per process: that takes as long as all the rest of a
     small page."""
     environment = Environment(
         loader=PackageLoader("musicgen_lora", "assets"),
@@ -50,7 +49,7 @@ def _environment(language: str) -> Environment:
         trim_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    # Without singulars and plurals: numbers come with their nouns, by `count`.
+    # No singulars and plurals: numbers come with their nouns, from `count`.
     environment.install_gettext_callables(  # pyright: ignore[reportAttributeAccessIssue]
         gettext, lambda one, many, n: gettext(one if n == 1 else many), newstyle=True
     )
@@ -76,7 +75,7 @@ def read_script(name: str) -> str:
 
 
 def script_hash(name: str) -> str:
-    """Its SHA-256 in base64, as a policy names it."""
+    """A script's SHA-256 in base64, as a policy names it."""
     return base64.b64encode(hashlib.sha256(read_script(name).encode()).digest()).decode()
 
 

@@ -22,7 +22,7 @@ def count_that(number: int, noun: str, told: str) -> str:
     """`2 files have their bass on one side`, `1 file has its bass on one side`.
 
     Args:
-        told: of several; the first word is the verb.
+        told: the plural form; its first word is the verb.
     """
     if number == 1:
         verb, _, rest = told.partition(" ")

@@ -1,5 +1,5 @@
-"""Signals, and a terminal that is closed while a command runs: SIGHUP, and lines that nobody will
-see; and standard streams that were closed before it began."""
+"""Signals; terminals that are closed while a command runs (SIGHUP, and output that nobody will
+see); and standard streams that were closed before it began."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 _OUTPUTS = [number for number in (1, 2) if os.isatty(number)]
-"""Standard output and error, those of them that were a terminal when the process began."""
+"""Those of standard output and error that were a terminal when the process began."""
 
 
 def open_streams() -> None:
-    """Puts the null device in the place of standard streams that a process began without, as of
-    `command >&-`: the next file that is opened would have their number, and get what libraries
-    print."""
+    """Opens the null device for standard streams that are closed, as after `command >&-`: the next
+    file to be opened would get their number, and whatever libraries print."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
@@ -29,7 +28,7 @@ def open_streams() -> None:
 
 
 def hangups() -> list[int]:
-    """SIGHUP, where there is one and nobody wants it to be passed over, as `nohup` does."""
+    """SIGHUP, if the system has it and it isn't ignored, as under `nohup`."""
     number = getattr(signal, "SIGHUP", None)
     if number is None or signal.getsignal(number) == signal.SIG_IGN:
         return []
@@ -40,7 +39,7 @@ def hangups() -> list[int]:
 def handled(
     numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
-    """Signals are handled so meanwhile; in the main thread, as no other may set handlers."""
+    """Handles signals in the block; only in the main thread, as no other may set handlers."""
     previous = {}
     for number in numbers:
         with contextlib.suppress(ValueError):
@@ -53,8 +52,8 @@ def handled(
 
 
 def let_go() -> bool:
-    """What is printed to a terminal that has hung up goes nowhere from now on: it would be an
-    error, and end the work or what is being saved. Returns whether there is one."""
+    """Discards from now on what is printed to a terminal that has hung up: it would raise an error,
+    and end the work or a save. Returns whether there is such a terminal."""
     gone = [number for number in _OUTPUTS if not os.isatty(number)]
     for number in gone:
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""Folders that a URL names, among settings that are paths."""
+"""URLs among settings that are paths."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from typing import Any
 from musicgen_lora.errors import UserError
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")
-"""A scheme of two letters or more: one is a drive of Windows. `Path` takes one of the slashes."""
+"""A scheme of two letters or more: a single one is a Windows drive. `Path` drops one of the
+slashes."""
 _SECRET = re.compile(r"(?i)[?&][\w-]*(secret|password|key|token)[\w-]*=")
 
 
 def url_of(place: Path) -> str | None:
-    """The URL that a setting names; None where it names a folder here.
+    """The URL that a setting names; None if it names a local path.
 
     Raises:
-        UserError: it has a key or password in it.
+        UserError: it contains a key or password.
     """
     text = place.as_posix()
     match = _URL.match(text)
@@ -30,15 +31,15 @@ def url_of(place: Path) -> str | None:
     rest = text[match.end() :]
     if "@" in rest.split("/")[0] or _SECRET.search(rest):
         raise UserError(
-            f"{match[1]}://...: has a key or password in it, which would be printed and recorded; "
-            "leave it out, and set it as its library asks, such as AWS_ACCESS_KEY_ID and "
+            f"{match[1]}://...: contains a key or password, which would be printed and recorded; "
+            "leave it out, and set it as its library expects, such as AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY."
         )
     return f"{match[1]}://{'/' if match[1] == 'file' else ''}{rest}"
 
 
 def as_list(value: Any) -> list[Any]:
-    """A setting that takes one value or several as several; None is none."""
+    """The values of a setting that takes one or several, as a list; empty for None."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -56,25 +57,25 @@ def any_url(settings: Any) -> bool:
     """Whether one of a command's settings is a URL, or a list with one.
 
     Raises:
-        UserError: it has a key or password in it.
+        UserError: it contains a key or password.
     """
     return any(url_of(place) is not None for _, place in places_in(settings))
 
 
 def check_is_folder(place: Path) -> None:
-    """Raises a UserError where a URL stands for a folder or file that is read or written in
-    place: as a path it would name a folder of that name here."""
+    """Raises a UserError if a URL is given for a folder or file that is read or written in place:
+    as a path it would name a local folder of that name."""
     url = url_of(place)
     if url is not None:
         raise UserError(
             f"{url}: is a URL, and this setting can't be one (docs/scale.md lists those that can); "
-            "give a folder or file here, and copy it from or to the store yourself."
+            "give a local folder or file, and copy it from or to the store yourself."
         )
 
 
 @dataclass(frozen=True)
 class Copied:
-    """A folder or file here that is a copy of what a URL names.
+    """A local folder or file that is a copy of what a URL names.
 
     Args:
         path: its own, resolved.
@@ -88,7 +89,7 @@ class Copied:
 
 @contextmanager
 def copied(*copies: Copied) -> Iterator[None]:
-    """Has copies be called by their URLs, in whatever is told and recorded meanwhile."""
+    """Calls copies by their URLs in whatever is printed and recorded in the block."""
     _COPIES.extend(copies)
     try:
         yield
@@ -98,7 +99,7 @@ def copied(*copies: Copied) -> Iterator[None]:
 
 
 def copies() -> tuple[Copied, ...]:
-    """Those that this process works with."""
+    """The copies that this process works with."""
     return tuple(_COPIES)
 
 
@@ -115,7 +116,7 @@ def with_urls(text: str) -> str:
 
 
 def copy_of(place: str) -> str:
-    """The path of the copy that is called so, or the same where there is none."""
+    """The path of a URL's copy, or the same text if there is none."""
     return next((copy.path for copy in _COPIES if copy.url == place), place)
 
 

@@ -63,7 +63,7 @@ def test_audio_is_prepared_from_url_to_url_and_a_second_machine_cuts_nothing_aga
     far = ["prepare", "--input_dir", f"{url}-in", "--output_dir", url, *words]
     assert main(far) == 0
     said = capfd.readouterr().out
-    assert f"Preparing the audio of {url}-in into {url}" in said
+    assert f"Preparing the audio in {url}-in as a dataset in {url}" in said
     assert str(tmp_path / "cache") not in said
     near = ["--input_dir", str(source), "--output_dir", str(tmp_path / "near")]
     assert main(["prepare", *near, *words]) == 0

@@ -93,7 +93,7 @@ def test_the_guides_values_are_the_defaults() -> None:
     ("text", "said"),
     [
         ("train: {lora_rnk: 3}", "'lora_rnk' is unknown; did you mean 'lora_rank'?"),
-        ("train: {quux: 3}", "'quux' is unknown; there are: model_path"),
+        ("train: {quux: 3}", "'quux' is unknown; use one of: model_path"),
         ("trian: {lora_rank: 3}", "'trian' is unknown; did you mean 'train'?"),
         ("train:\n  lora_rank: 3\n  lora_rank: 4", "'lora_rank' is set twice"),
         ("train: {}\ntrain: {}", "'train' is set twice"),
@@ -120,7 +120,7 @@ def test_the_guides_values_are_the_defaults() -> None:
         ("train: {seed: 12:30}", "seed = '12:30'"),
         (
             "train: {output_dir: ''}",
-            "output_dir is empty; name a folder or file (. is this folder)",
+            "output_dir is empty; name a folder or file (. is the current folder)",
         ),
         ("train: {output_dir: 808}", "output_dir = 808: must be text; put it in quotes"),
         ("train: {data_dir: 2024-05-01}", "must be text; put it in quotes"),
@@ -202,7 +202,7 @@ def test_a_number_with_a_leading_zero_is_the_one_that_is_written(tmp_path: Path)
 
 def test_a_zero_byte_in_a_path_is_one_line(tmp_path: Path, capsys) -> None:
     path = config_file(tmp_path, 'train: {output_dir: "a\\0b"}')
-    assert "output_dir = a\\x00b: a path has no zero bytes" in refused(
+    assert "output_dir = a\\x00b: a path can't contain zero bytes" in refused(
         ["train", "--config", str(path)], capsys
     )
 
@@ -258,7 +258,7 @@ def test_the_file_can_be_joined_to_its_flag(tmp_path: Path, capsys) -> None:
         (["train", "--codebook_weights", "1", "inf"], "codebook_weights = inf"),
         (["train", "--output_dir", "a\udcff"], "is not UTF-8"),
         (["generate", "--prompts", "\udcff"], "prompts ="),
-        (["fly"], "no such command; there are: prepare, tokenise, train"),
+        (["fly"], "no such command; use one of: prepare, tokenise, train"),
     ],
 )
 def test_a_flag_out_of_range_is_one_line(
@@ -345,7 +345,7 @@ def test_of_the_processes_of_a_machine_one_says_what_is_wrong(
 
 
 def test_doctor_passes_over_no_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--quick: it takes no flags" in refused(["doctor", "--quick"], capsys)
+    assert "--quick: doctor takes no flags" in refused(["doctor", "--quick"], capsys)
 
 
 @pytest.mark.parametrize("words", [["--lora_rnk", "3"], ["--lora_rank", "many"], ["stray"]])
@@ -393,5 +393,5 @@ def test_a_file_that_says_nothing_of_a_command_is_told(
     path = config_file(tmp_path, text)
     parse_settings("train", ["--data_dir", "d", "--output_dir", "o"], path)
     told = capsys.readouterr()
-    assert told.err == f"{path}: has no setting of train; flags and defaults count.\n"
+    assert told.err == f"{path}: has no settings for train; flags and defaults apply.\n"
     assert told.out == ""

@@ -52,16 +52,16 @@ def test_models_that_no_cache_has_are_named_with_what_they_give(
     found = list(doctor.check_cache())
     assert [kind for kind, _ in found] == ["afar"] * len(hub.PARTS)
     for name, (_, sentence) in zip(hub.PARTS, found, strict=True):
-        assert sentence.startswith(f"{name}: would give {hub.PARTS[name]}")
+        assert sentence.startswith(f"{name}: would add {hub.PARTS[name]}")
         assert sentence.endswith(f"musicgen-lora prefetch --models {name}")
 
 
 def test_the_last_line_is_no_readier_than_the_installation() -> None:
     assert doctor.summing_up(0, 0, 0).startswith("Ready, ")
     assert "2 missing parts" in doctor.summing_up(0, 2, 0)
-    assert "2 missing parts would give, and models" in doctor.summing_up(0, 2, 3)
-    assert "but models that have yet to be downloaded" in doctor.summing_up(0, 0, 3)
-    assert doctor.summing_up(1, 2, 3).startswith("1 to mend")
+    assert "2 missing parts and for models" in doctor.summing_up(0, 2, 3)
+    assert "except for models that have yet to be downloaded" in doctor.summing_up(0, 0, 3)
+    assert doctor.summing_up(1, 2, 3).endswith(": 1.")
 
 
 def test_a_hub_that_hangs_is_waited_for_while_the_rest_is_checked(
@@ -88,7 +88,7 @@ def test_a_hub_that_hangs_is_waited_for_while_the_rest_is_checked(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == ["none"] * 3
     assert "(no answer in 4 s)" in lines[1]
-    assert "what 1 missing part would give, and models" in lines[-1]
+    assert "except for 1 missing part and for models" in lines[-1]
 
 
 def test_every_extra_says_what_it_gives() -> None:

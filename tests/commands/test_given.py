@@ -74,7 +74,7 @@ def places(tmp_path: Path) -> dict[str, Path]:
         ("generate --prompts 90bpm --bpm 140", 'the prompt "90bpm" says 90 bpm'),
         ("generate --prompts x --base_model_path {file}", "{file}: no such model folder"),
         ("generate --prompts x --melody {mistyped}", "--melody {mistyped}: no such file"),
-        ("generate --prompts x --output_dir {file}/a/b", "{file} is no folder"),
+        ("generate --prompts x --output_dir {file}/a/b", "{file} is not a folder"),
         ("evaluate --lora_model_path {mistyped}", "no such adapter folder"),
         ("evaluate --lora_model_path {adapter} --data_dir {mistyped}", "no such data folder"),
         ("evaluate --lora_model_path {adapter} --other_data_dir {file}", "no such data folder"),
@@ -115,19 +115,19 @@ def test_it_is_refused_before_the_libraries_load(
         ("--prompt x --dry", "--prompt: no such flag; did you mean --prompts?"),
         ("--lora-model=x", "--lora-model: no such flag; did you mean --lora_model_path?"),
         ("--nonsense", "--nonsense: no such flag; --help lists them."),
-        ("--key C# minor", "minor: belongs to no flag; put a text of several words in quotes."),
+        ("--key C# minor", "minor: doesn't belong to a flag; put text of several words in quotes."),
         ("--bpm", "--bpm needs a value."),
         ("--bpm fast", "--bpm fast: must be a number."),
         ("--duration long", "--duration long: must be a number."),
         ("--seed x", "--seed x: must be a whole number."),
         ("--bars 2.5", "--bars 2.5: must be a whole number."),
         ("--strength 1 x", "--strength 1 x: must be a number."),
-        ("--prompts b", "--prompts is given twice; write all behind one: --prompts A B."),
+        ("--prompts b", "--prompts is given twice; list all values after one: --prompts A B."),
         (
             "--prompts_file a --prompts-file=b",
-            "--prompts_file is given twice, and takes one; run the command for each.",
+            "--prompts_file is given twice but takes one value; run the command once for each.",
         ),
-        ("--prompts=b", "--prompts is given twice; write all behind one: --prompts A B."),
+        ("--prompts=b", "--prompts is given twice; list all values after one: --prompts A B."),
     ],
 )
 def test_a_wrong_flag_is_one_line(
@@ -246,7 +246,7 @@ def test_the_folder_of_a_run_is_told_from_what_is_no_adapter(tmp_path: Path) -> 
     with pytest.raises(UserError, match="this is not a LoRA adapter"):
         check_adapter_folder(tmp_path / "run")
     (tmp_path / "run" / "best_model" / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="run: is the folder of a run; its adapter is "):
+    with pytest.raises(UserError, match="run: is a run's folder; its adapter is "):
         check_adapter_folder(tmp_path / "run")
 
 
@@ -264,7 +264,7 @@ def test_variables_are_replaced_and_a_misspelt_one_is_refused(
     assert settings.lora_model_path == [Path(f"a/{tmp_path}")]
     assert settings.base_model_path == str(tmp_path / "m")
     for place, name in (("$BEAST/out", "$BEAST"), ("a/${BEAST}", "${BEAST}")):
-        with pytest.raises(UserError, match=re.escape(f"{place}: there is no variable {name};")):
+        with pytest.raises(UserError, match=re.escape(f"{place}: the variable {name} is not set;")):
             parse_settings("evaluate", [f"--output_dir={place}"], path)
     # Money, and folders that are called so.
     (tmp_path / "$BEAST").mkdir()

@@ -21,7 +21,7 @@ from made_datasets import make_dataset
 from musicgen_lora.cli import main
 from musicgen_lora.commands.stops import whole_stops
 
-ON = "the same command goes on."
+ON = "run the same command again to continue."
 
 
 @pytest.fixture(scope="module")
@@ -38,38 +38,41 @@ CASES = {
     "prepare": ("prepare --input_dir data", f"No clip is listed yet; {ON}"),
     "prepare again": (
         "prepare --input_dir data --output_dir data",
-        f"The clips that data/metadata.json lists are kept; {ON}",
+        f"The clips listed in data/metadata.json are kept; {ON}",
     ),
     "examples": (
         "prepare --create_example",
-        "No beat is listed yet; the same command makes them all.",
+        "No beat is listed yet; run the same command again for all of them.",
     ),
     "more examples": (
         "prepare --create_example --output_dir data",
-        "The clips that data/metadata.json lists are kept; the same command makes the others.",
+        "The clips listed in data/metadata.json are kept; run the same command again for the rest.",
     ),
     "tokenise": ("tokenise --data_dir data", f"What is encoded stays in data; {ON}"),
-    "train": ("train --data_dir data", f"Audio stays encoded, and no run is lost; {ON}"),
+    "train": ("train --data_dir data", f"Encoded audio is kept, and no run is lost; {ON}"),
     "generate": (
         "generate --prompts beat",
-        "The clips that are finished are in OUT; the same command plays the others.",
+        "The finished clips are in OUT; run the same command again for the rest.",
     ),
     "heard": (
         "generate --prompts beat --stdout wav",
-        "The clips that are finished are in OUT; the same command plays all of them anew.",
+        "The finished clips are in OUT; the same command makes all of them again.",
     ),
     "evaluate": (
         "evaluate --lora_model_path adapter",
-        f"What is played and measured stays in OUT/cache; {ON}",
+        f"What was generated and measured stays in OUT/cache; {ON}",
     ),
     "merge": (
         "merge --lora_model_path adapter",
-        "Nothing is written; the same command begins anew.",
+        "Nothing was written; run the same command again to start over.",
     ),
-    "export": ("export", "Nothing is written; the same command begins anew."),
-    "import": ("import --input_dir other", "Nothing is written; the same command begins anew."),
-    "prefetch": ("prefetch", f"What is fetched stays in the hub's cache; {ON}"),
-    "ui": ("ui", "Jobs that are running go on; the same command opens the page again."),
+    "export": ("export", "Nothing was written; run the same command again to start over."),
+    "import": (
+        "import --input_dir other",
+        "Nothing was written; run the same command again to start over.",
+    ),
+    "prefetch": ("prefetch", f"What is downloaded stays in the hub's cache; {ON}"),
+    "ui": ("ui", "Running jobs continue; run the same command again to reopen the page."),
 }
 
 
@@ -130,7 +133,7 @@ def test_what_was_whole_when_the_upload_was_stopped_is_said(
     words += ["--push_to_hub", "me/x"]
     assert main(["merge", *words], load=stopped_by(signal.SIGINT, publish)) == 130
     said = capsys.readouterr().err.splitlines()[-1]
-    assert f"{out} is whole, the upload may not be: hf upload me/x {out}" in said
+    assert f"{out} is complete, the upload may not be; run: hf upload me/x {out}" in said
 
 
 def test_stopped_before_it_began(

@@ -176,7 +176,7 @@ def test_a_name_that_the_base_cannot_have_is_refused(
 
 
 def test_another_name_than_a_base_of_the_hub_has_is_refused(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="me/base is a name on the Hub itself"):
+    with pytest.raises(UserError, match="me/base is already a name on the Hub"):
         export(Path("me/base"), trained, tmp_path / "shared", hub_base="me/other")
 
 

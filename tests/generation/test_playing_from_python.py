@@ -119,7 +119,7 @@ def test_captions_of_an_adapter_that_is_on_are_asked_for_from_python(
     model: MusicGen, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     folder = draw_adapter(tiny_model_dir, tmp_path / "lora")
-    with pytest.raises(UserError, match="these are an adapter's captions"):
+    with pytest.raises(UserError, match="the captions come from an adapter"):
         model.generate([], duration=0.2, from_captions=1)
     base = {"path": "x", "fingerprint": model.base.fingerprint}
     AdapterFacts({"format_version": 1, "base": base, "data": {"captions": PROMPTS}}).write(folder)

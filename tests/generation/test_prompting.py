@@ -181,7 +181,7 @@ def test_standard_output_has_the_sound_alone(
             ["--prompts=x", "--regenerate={long}", "--from_bar=1", "--to_bar=99", "--bpm=120"],
             "--to_bar 99: {long} has 15 bars at 120 bpm (--bpm)",
         ),
-        (["--from_captions", "3"], "give --lora_model_path"),
+        (["--from_captions", "3"], "pass --lora_model_path"),
         (["--prompts", "x", "--play"], "--play needs sounddevice: pip install"),
     ],
 )

@@ -137,7 +137,7 @@ def test_an_unknown_language_of_the_environment_is_said(
 ) -> None:
     monkeypatch.setenv(VARIABLE, "klingon")
     assert main(["doctor"]) == 2
-    assert "'klingon': is unknown; there are: en, zh." in capsys.readouterr().err
+    assert "'klingon': is unknown; use one of: en, zh." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_terminal_without_chinese_letters_is_told_in_english(
     streams[1].flush()
     said = streams[1].buffer.getvalue().decode(encoding)
     assert says in said
-    assert ("has no Chinese letters" in said) is (encoding in ("ascii", "cp1252"))
+    assert ("has no Chinese characters" in said) is (encoding in ("ascii", "cp1252"))
 
 
 def test_a_command_speaks_chinese_to_its_end(tmp_path: Path, capsys) -> None:

@@ -128,8 +128,8 @@ def test_a_message_without_values_is_said() -> None:
         ("metadata.csv, line 12: 速度 '一百四'", "metadata.csv，第 12 行：速度 '一百四'"),
         # Rows of names and figures, and shares, as Chinese has them.
         (
-            "Measuring tiny-beats with out/a and out/b into e; the libraries take some seconds to "
-            "load ...",
+            "Evaluating tiny-beats with out/a and out/b into e; loading the libraries takes a few "
+            "seconds ...",
             "正在评测 tiny-beats 加 out/a 和 out/b，结果写入 e；正在载入所需的库，要等几秒……",
         ),
         ("\u221212.9 %", "\u221212.9%"),

@@ -75,7 +75,7 @@ def test_output_that_nobody_reads_ends_it_with_a_word(words: list[str]) -> None:
     process.stdout.close()
     assert process.stderr is not None
     (line,) = process.stderr.read().splitlines()
-    assert line.startswith("musicgen-lora prepare: stopped, since nobody reads its output")
+    assert line.startswith("musicgen-lora prepare: stopped: nothing reads its output")
     assert process.wait() == 141
     process.stderr.close()
 
@@ -85,7 +85,7 @@ def test_output_that_nobody_reads_ends_it_with_a_word(words: list[str]) -> None:
     [
         (
             PermissionError(errno.EACCES, "Permission denied", "data/train"),
-            "data/train: Permission denied; give yourself the right to (chmod u+rwX), or use "
+            "data/train: Permission denied; give yourself access (chmod u+rwX), or use "
             "another folder.",
         ),
         (

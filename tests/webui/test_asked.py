@@ -153,7 +153,7 @@ def test_a_sound_comes_back_into_the_form(page: Page) -> None:
     assert (prompt, seconds, seed, is_kept) == ("trap", 6.0, 9, True)
     assert front[:4] == ["140", "", "C minor", "1"]
     assert front[4]["value"] == ""
-    with pytest.raises(UserError, match="not there any more"):
+    with pytest.raises(UserError, match="no longer exists"):
         form(page)[0].take_up(pressed("delete", target))
 
 
@@ -286,9 +286,9 @@ def test_more_like_what_was_gone_on_with_is_gone_on_with(page: Page) -> None:
 
 def test_recordings_are_clips_of_the_page(page: Page) -> None:
     for forged in ("../secret.wav", "/etc/passwd", "http://example.org/a.wav", id_of("gone.wav")):
-        with pytest.raises(UserError, match="not there any more"):
+        with pytest.raises(UserError, match="no longer exists"):
             asked_with(page, [forged, GO_ON, None, None, 1, 1])
-    with pytest.raises(UserError, match="not there any more"):
+    with pytest.raises(UserError, match="no longer exists"):
         asked_with(page, [sound(page, "a"), "delete", None, None, 1, 1])
     assert asked(page) == []
 
@@ -341,10 +341,10 @@ def test_wrong_evaluations_ask_for_nothing(page: Page) -> None:
     for ids, strengths, said in (
         ([], "", "Choose an adapter"),
         ("x", "", "Choose an adapter"),
-        (["../one"], "", "not there any more"),
-        ([str(work.runs / "one")], "", "not there any more"),
-        ([id_of("one/step-000040")], "", "not there any more"),
-        (both, "", "another base model than one"),
+        (["../one"], "", "no longer exists"),
+        ([str(work.runs / "one")], "", "no longer exists"),
+        ([id_of("one/step-000040")], "", "no longer exists"),
+        (both, "", "a different base model than one"),
         (both[:1], "3", "strengths = 3"),
         (both[:1], "loud", "strengths = 'loud'"),
     ):
@@ -377,7 +377,7 @@ def test_a_report_of_several_runs_is_shown_as_it_comes(page: Page) -> None:
         ("x", "", "merge", "Choose a run"),
         ([id_of("one")], "", "doctor", "Choose what"),
         ([id_of("one")], "strong", "peft", "give a number for each adapter"),
-        (["../one"], "", "peft", "not there any more"),
+        (["../one"], "", "peft", "no longer exists"),
     ],
 )
 def test_wrong_exports_ask_for_nothing(

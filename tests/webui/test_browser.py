@@ -221,7 +221,7 @@ def measure_and_train(page: Page, browser: Browser, served: Served, jobs: Jobs) 
     after its process has died."""
     tab(page, 1)
     page.locator("#measure").click()
-    expect(page.locator("#estimate")).to_contain_text("a step takes", timeout=LONG_MS)
+    expect(page.locator("#estimate")).to_contain_text("s per step", timeout=LONG_MS)
     typed(page, "run-name", "First run")
     page.locator("[role=tabpanel]:visible").get_by_text("Advanced settings").click()
     typed(page, "train-search", "epochs")
@@ -236,7 +236,7 @@ def measure_and_train(page: Page, browser: Browser, served: Served, jobs: Jobs) 
     second.context.close()
     jobs.stop(job(jobs, "train").id, by_force=True)
     shown_job(page, "interrupted")
-    page.locator("#strip").get_by_role("button", name="Go on").click()
+    page.locator("#strip").get_by_role("button", name="Resume").click()
     shown_job(page, "running")
 
 

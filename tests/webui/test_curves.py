@@ -39,4 +39,4 @@ def test_a_chart_a_codebook_with_the_bases_level() -> None:
     # Nothing is held out: what trains is drawn in the codebooks' charts.
     alone = [row for row in ROWS if row["event"] != "validation"]
     assert curves(alone, Words("en")).count('class="train" points') == 4
-    assert "No step yet" in curves([], Words("en"))
+    assert "No steps yet" in curves([], Words("en"))

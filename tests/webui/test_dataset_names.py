@@ -35,8 +35,8 @@ def test_two_folders_of_like_names_make_two_datasets(tmp_path: Path) -> None:
         preparing.prepare(None, folder, "")
     assert made == ["Beats", "Beats 2", "Beats 3", "Beats 2", "Beats"]
     preparing.prepare(None, "/a/Beats!", "Beats")
-    with pytest.raises(UserError, match="Beats: was made of /a/Beats!; give another name"):
+    with pytest.raises(UserError, match="Beats: was made from /a/Beats!; choose another name"):
         preparing.prepare(None, "/c", "Beats")
-    with pytest.raises(UserError, match="Beats: was made of"):
+    with pytest.raises(UserError, match="Beats: was made from"):
         preparing.prepare(["a.wav"], None, "Beats")
     assert not work.audio.exists()

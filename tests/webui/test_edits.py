@@ -74,9 +74,9 @@ def test_rows_are_saved_and_the_rest_stays(dataset: Path) -> None:
     ("row", "said"),
     [
         (("train/b.wav", " ", "", ""), "caption is empty"),
-        (("train/b.wav", "x", "fast", ""), "'fast' is no number"),
-        (("train/b.wav", "x", "nan", ""), "is no number"),
-        (("train/b.wav", "x", "1e9", ""), "is no number"),
+        (("train/b.wav", "x", "fast", ""), "'fast' is not a number"),
+        (("train/b.wav", "x", "nan", ""), "is not a number"),
+        (("train/b.wav", "x", "1e9", ""), "is not a number"),
         (("train/b.wav", "x", "", "H minor"), "train/b.wav: 'H minor': no such key"),
         (("train/b.wav", "x", "", "C minor?"), "'C minor\\?': no such key"),
     ],
@@ -114,11 +114,11 @@ def test_a_table_that_was_read_earlier_takes_nothing_back(dataset: Path) -> None
     first, second = read_metadata(dataset)
     assert (first["text"], first["bpm"], first["key"]) == ("a trap loop", 140, "D minor")
     assert second["text"] == "UK drill loop"
-    with pytest.raises(UserError, match=r"train/a\.wav: was changed after this table was read"):
+    with pytest.raises(UserError, match=r"train/a\.wav: has changed since this table was loaded"):
         save_rows(dataset, [(a[0], "my trap", *a[2:]), (b[0], "x", "", "")], read)
     assert read_metadata(dataset) == [first, second]
     # A row of which nobody knows what it was is as good as none.
-    with pytest.raises(UserError, match="was changed after this table was read"):
+    with pytest.raises(UserError, match="has changed since this table was loaded"):
         save_rows(dataset, [(b[0], "x", "", "")], {})
 
 
@@ -137,7 +137,7 @@ def test_all_captions_at_once_with_their_variants(dataset: Path) -> None:
         lambda: replace_in_captions(dataset, "", "x"),
         lambda: prefix_captions(dataset, " "),
     ):
-        with pytest.raises(UserError, match="Say what"):
+        with pytest.raises(UserError, match="Enter"):
             act()
 
 
@@ -183,5 +183,5 @@ def test_the_table_of_the_page_carries_what_it_was_read_as(
         ["drill beat", "141"],
     ]
     other[0][1] = "my loop"
-    with pytest.raises(UserError, match="after this table was read"):
+    with pytest.raises(UserError, match="since this table was loaded"):
         table.save(wanted, other)

@@ -141,7 +141,7 @@ def test_sides_are_heard_equally_loud(browser: Browser, served: Served) -> None:
     page.evaluate(FADES)
     tab(page, 2)
     sound = page.locator("#history .sound", has_text="pair")
-    expect(sound).to_contain_text("All sides are heard equally loud.")
+    expect(sound).to_contain_text("All versions play equally loud.")
     sound.locator(".again").click()
     sound.locator(".play").click()
     expect(sound.locator(".playing")).to_be_visible()

@@ -40,7 +40,7 @@ TRAINED = {"data_dir": "/tmp"}
         (
             "generate",
             PLAYED | {"bars": 2},
-            '"Loop of bars" 2: a loop needs its tempo; give "Tempo (BPM)" as well.',
+            '"Loop length in bars" 2: a loop needs its tempo; give "Tempo (BPM)" as well.',
             "“循环的小节数” 2：循环要有速度；请同时写 “速度（BPM）”。",
         ),
         (

@@ -50,7 +50,7 @@ def test_a_look_reads_nothing_of_takes_that_it_has_shown(
     make_takes(folder, history.SHOWN + 6)
     html, older, seen = look.find("", history.SHOWN)
     assert html.count("<figure") == history.SHOWN
-    assert (older["value"], older["visible"]) == ("Show older ones (6 more)", True)
+    assert (older["value"], older["visible"]) == ("Show older clips (6 more)", True)
     read: list[Path] = []
     monkeypatch.setattr(workspace, "facts_of", lambda sound: read.append(sound))
     assert look.find(seen, history.SHOWN) == (gr.skip(), gr.skip(), seen)

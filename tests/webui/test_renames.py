@@ -44,12 +44,12 @@ def test_a_renamed_run_is_still_ones_own(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "typed", "said"),
     [
-        (id_of("one"), "two", "two: is there already"),
-        (id_of("one"), "link", "link: is there already"),
-        (id_of("one"), "../..", "Say what"),
-        (id_of("one"), None, "Say what"),
-        (id_of("link"), "new", "not there any more"),
-        ("../outside", "new", "not there any more"),
+        (id_of("one"), "two", "two: already exists"),
+        (id_of("one"), "link", "link: already exists"),
+        (id_of("one"), "../..", "Enter the run's"),
+        (id_of("one"), None, "Enter the run's"),
+        (id_of("link"), "new", "no longer exists"),
+        ("../outside", "new", "no longer exists"),
     ],
 )
 def test_wrong_names_change_nothing(runs: Path, wanted: str, typed: object, said: str) -> None:

@@ -201,12 +201,12 @@ def test_uploads_are_of_this_page_are_audio_and_have_bounds(
     (sent / "page.html").write_text("<script>")
     target = tmp_path / "new"
     for bad, said in (
-        (str(secret), "not sent"),
-        (str(sent / "link.wav"), "not sent"),
-        (str(sent / ".." / "secret.wav"), "not sent"),
-        ("http://example.org/a.wav", "not sent"),
-        (str(sent), "not sent"),
-        (str(sent / "page.html"), "no audio"),
+        (str(secret), "not uploaded"),
+        (str(sent / "link.wav"), "not uploaded"),
+        (str(sent / ".." / "secret.wav"), "not uploaded"),
+        ("http://example.org/a.wav", "not uploaded"),
+        (str(sent), "not uploaded"),
+        (str(sent / "page.html"), "is not audio"),
     ):
         with pytest.raises(UserError, match=said):
             take_uploads([good, bad], sent, target)

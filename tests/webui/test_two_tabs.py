@@ -88,7 +88,7 @@ def test_what_is_not_saved_is_not_lost_by_another_choice(
         lambda: table.prefix(BEATS, edited, "x"),
         lambda: table.replace(BEATS, edited, "t", "x"),
     ):
-        with pytest.raises(UserError, match="not saved"):
+        with pytest.raises(UserError, match="unsaved changes"):
             act()
     assert read_metadata(home / "beats")[0]["text"] == "trap beat"
     saved = table.save(BEATS, edited)
@@ -116,7 +116,7 @@ def test_a_dataset_that_comes_is_shown_and_one_that_goes_is_told(
     choose, *_, seen = table.look(seen, new, read)
     # Not another one, which a click would then be about.
     assert choose["value"] is None
-    assert choose["info"] == "What was chosen here is not there any more."
+    assert choose["info"] == "What was chosen here no longer exists."
     (home / "more").mkdir()
     assert table.look(seen, None, "")[0]["info"] == ""
 
@@ -128,7 +128,7 @@ def test_a_look_takes_back_no_choice(page: Page) -> None:
 
 
 def test_no_other_run_is_shown_in_place_of_one_that_has_gone(page: Page) -> None:
-    runs, gone = page.workspace.runs, "What was chosen here is not there any more."
+    runs, gone = page.workspace.runs, "What was chosen here no longer exists."
     for name in ("one", "two"):
         (runs / name / "best_model").mkdir(parents=True)
         (runs / name / "best_model" / "adapter_model.safetensors").touch()
@@ -180,7 +180,7 @@ def test_an_adapter_that_has_gone_leaves_the_base_and_says_so(page: Page) -> Non
     os.rename(runs / "one", runs / "four")
     first, *_ = look(listed, id_of("one"), BASE_ONLY)
     assert first["value"] == BASE_ONLY
-    assert first["info"] == "What was chosen here is not there any more."
+    assert first["info"] == "What was chosen here no longer exists."
 
 
 def test_where_to_begin_is_told_until_something_is_made(page: Page) -> None:
@@ -200,13 +200,13 @@ def test_a_run_without_figures_says_what_is_done_of_it(page: Page) -> None:
     work, view = page.workspace, Watching(page)
     run = work.runs / "new"
     run.mkdir()
-    assert view.show("", id_of("new"))[0] == "There is no figure of it."
+    assert view.show("", id_of("new"))[0] == "There is no data for it."
     job = work.jobs.submit("train", {}, title="new", folder=run)
-    assert view.show("", id_of("new"))[0].startswith("It begins when what runs is over;")
+    assert view.show("", id_of("new"))[0].startswith("It starts when the running job ends;")
     place = work.jobs.folder / job.id
     note_process(place / "working.json", os.getpid())
     (place / "log.txt").write_text("Training\nloading the libraries ...\n")
-    told = "The first figures come in a minute or so. Now: loading the libraries ..."
+    told = "The first data arrives in a minute or so. Now: loading the libraries ..."
     assert view.show("", id_of("new"))[0] == told
 
 

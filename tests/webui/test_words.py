@@ -87,7 +87,7 @@ def test_translations_have_the_same_values() -> None:
 
 def test_lines_of_commands_and_of_nobody() -> None:
     zh = Words("zh")
-    assert zh.line("my beats: is not over yet.") == "my beats：尚未结束。"
+    assert zh.line("my beats: has not ended yet.") == "my beats：尚未结束。"
     line = "Give --input_dir, the folder with your audio, or --create_example."
     assert re.search("[\u4e00-\u9fff]", zh.line(line))
     assert zh.line("qwertyuiop") == "qwertyuiop"

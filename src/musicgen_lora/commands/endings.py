@@ -1,4 +1,4 @@
-"""How a command ends: its exit code and its last words."""
+"""How a command ends: its exit code and its last line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from musicgen_lora.commands.stops import HungUp, Terminated
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError
 
 ENDINGS = (UserError, OSError, UnicodeEncodeError, RuntimeError, KeyboardInterrupt, Terminated)
-"""Exceptions that may be no bugs; `ending` tells."""
+"""Exceptions that may not be bugs; `ending` decides."""
 
 
 def ending(error: BaseException) -> tuple[int, str]:
-    """Exit code and last words of a command that an exception has ended.
+    """Exit code and last line of a command that an exception has ended.
 
     Raises:
-        The same exception, where it is a bug.
+        The same exception, if it is a bug.
     """
     if isinstance(error, UserError):
         return error.exit_code, str(error)
@@ -26,18 +26,18 @@ def ending(error: BaseException) -> tuple[int, str]:
         # Whoever read the output (head, less) has gone; python would complain at exit too.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # As of a process that SIGPIPE has ended.
-        return 141, "stopped, since nobody reads its output any more; send it to a file instead."
+        # The exit code of a process killed by SIGPIPE.
+        return 141, "stopped: nothing reads its output any more; write it to a file instead."
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         said = f"{where}{error.strerror or error}"
         if error.errno == errno.EROFS:
             said += "; use another folder"
         elif error.errno in RIGHTS_FAULTS:
-            said += "; give yourself the right to (chmod u+rwX), or use another folder"
+            said += "; give yourself access (chmod u+rwX), or use another folder"
         return 1 if error.errno in DISK_FAULTS else 2, f"{said}."
     if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
-        # A name that the locale has no letters for; in UTF-8 that would be a bug.
+        # A name that the locale can't encode; in UTF-8 that would be a bug.
         return 2, (
             f"{error.object[:200]}: the locale's encoding ({error.encoding}) can't write it; set "
             "PYTHONUTF8=1, or a locale such as C.UTF-8."
@@ -53,9 +53,9 @@ def ending(error: BaseException) -> tuple[int, str]:
     if isinstance(error, Terminated):
         nothing = "terminated before anything was done."
         return 143, f"terminated. {error}" if error.args else nothing
-    # torch is not imported yet where the command fails early, so its classes go by name.
+    # torch may not be imported yet, so its classes are told by name.
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
         return 1, (
-            "out of memory; lower --batch_size, or the clips' length (--max_duration, --duration)."
+            "out of memory; lower --batch_size or the clip length (--max_duration, --duration)."
         )
     raise error

@@ -1,4 +1,4 @@
-"""From words on a command line to settings: flags over a file over the defaults."""
+"""From command-line words to settings: flags win over a file, a file over the defaults."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from musicgen_lora.urls import places_in
 
 
 def take_config(flags: Sequence[str], config: Path | None) -> tuple[list[str], Path | None]:
-    """Takes `--config FILE` out of the flags; `config` where there is none."""
+    """Takes `--config FILE` out of the flags; `config` if there is none."""
     # `--config=FILE` is `--config FILE`.
     left = [w for word in flags for w in re.split("(?<=^--config)=", word, maxsplit=1)]
     if left.count("--config") > 1:
-        raise UserError("--config is given twice; write all settings into one file.")
+        raise UserError("--config is given twice; put all settings into one file.")
     if "--config" in left:
         at = left.index("--config")
         if not (given := "".join(left[at + 1 : at + 2])):
@@ -45,8 +45,8 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
     """Settings of a command from its flags, a file and the defaults, in this order.
 
     Raises:
-        UserError: there is no such flag, a value is of the wrong type or out of range, or two don't
-            go together.
+        UserError: there is no such flag, a value is of the wrong type or out of range, or two
+            conflict.
         SystemExit: help was asked for.
     """
     settings = SETTINGS[command]
@@ -63,7 +63,7 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
         _check_repeated(_values(parts), flags)
         flags, texts = _take_dashed_texts(settings, flags)
         parts = _parts(settings, _values(parts) | texts)
-        # What two settings say to each other counts when file and flags have been put together.
+        # Rules between settings apply once file and flags have been merged.
         made = settings(**_values(_parse(command, parts, flags)))
     except ValidationError as error:
         raise UserError(explained(error)) from error
@@ -74,14 +74,14 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
 
 
 def _say_nothing_given(config: Path, command: str) -> None:
-    """Standard output may be a clip's."""
+    """To standard error: standard output may carry a clip."""
     if os.environ.get("RANK", "0") == "0":
-        line = f"{config}: has no setting of {command}; flags and defaults count."
+        line = f"{config}: has no settings for {command}; flags and defaults apply."
         print(printable(translated(line)), file=sys.stderr, flush=True)
 
 
 def _parts(settings: type, values: dict[str, Any]) -> dict[str, Any]:
-    """The groups of a command's settings, each made of those values that are its own."""
+    """The groups of a command's settings, each made from its own values."""
     parts = {}
     for name, group in groups(settings).items():
         own = {field.name for field in dataclasses.fields(group)}
@@ -90,7 +90,7 @@ def _parts(settings: type, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _values(parts: dict[str, Any]) -> dict[str, Any]:
-    """The values of all groups by the names of the settings."""
+    """The values of all groups by setting name."""
     return {
         field.name: getattr(part, field.name)
         for part in parts.values()
@@ -99,7 +99,7 @@ def _values(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[str, Any]:
-    """The groups with what the flags say.
+    """The groups with the flags applied.
 
     Raises:
         ValidationError: a value is out of range.
@@ -108,7 +108,7 @@ def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[st
     """
     if {"-h", "--help"} & set(flags):
         parts = {name: with_help(part) for name, part in parts.items()}
-    # tyro makes a box of help of each field that is a dataclass; the flags are flat.
+    # tyro prints a box of help for each field that is a dataclass; the flags are flat.
     fields = [
         (
             name,
@@ -136,14 +136,14 @@ def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[st
             raise invalid from stop
         if stop.code:
             raise UserError(flag_error(said.getvalue(), list(_values(parts)))) from stop
-        # Of --help; nobody may be there to read it.
+        # After --help; its reader may be gone.
         sys.stdout.flush()
         raise
     return {name: getattr(parsed, name) for name in parts}
 
 
 def _behind(error: BaseException) -> ValidationError | None:
-    """The value out of range that has led to an error."""
+    """The out-of-range value that led to an error."""
     before = error.__context__
     while before is not None and not isinstance(before, ValidationError):
         before = before.__context__
@@ -151,18 +151,19 @@ def _behind(error: BaseException) -> ValidationError | None:
 
 
 def _check_repeated(values: dict[str, Any], flags: Sequence[str]) -> None:
-    """Raises a UserError where a flag of several values stands twice: tyro keeps the last alone."""
+    """Raises a UserError if a flag that takes several values is given twice: tyro keeps the
+    last."""
     names = [_flag_name(word) for word in flags]
     for name, value in values.items():
         if isinstance(value, list) and names.count(name) > 1:
-            raise UserError(f"--{name} is given twice; write all behind one: --{name} A B.")
+            raise UserError(f"--{name} is given twice; list all values after one: --{name} A B.")
 
 
 def _take_dashed_texts(
     settings: Any, flags: Sequence[str]
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """Takes lists of texts out of `flags` where one of the texts begins with a dash, as a prompt
-    may: tyro would look for a flag of that name. A word of two dashes and a name is a flag."""
+    """Takes lists of texts out of `flags` if one of the texts begins with a dash, as a prompt may:
+    tyro would look for a flag of that name. Two dashes and a name are a flag."""
     left, texts = list(flags), {}
     for field in dataclasses.fields(settings):
         if field.type not in ("list[str]", list[str]):
@@ -181,14 +182,14 @@ def _take_dashed_texts(
 
 
 def _flag_name(word: str) -> str:
-    """The setting that a flag names; empty for a word that is none."""
+    """The setting that a flag names; empty for a word that isn't a flag."""
     found = re.fullmatch(r"--([A-Za-z][\w-]*)(=.*)?|(-h)", word, re.DOTALL)
     return (found[1] or found[3]).replace("-", "_") if found else ""
 
 
 def _as_shell(name: str, value: Any) -> Any:
-    """A folder or file of a setting with its `~` and its variables replaced, as a shell does it,
-    which it doesn't in a settings file nor behind `--flag=`: a folder of that name would be made.
+    """A setting's path with `~` and variables expanded, as a shell does except in a settings file
+    and after `--flag=`: a folder of that literal name would be made.
 
     Raises:
         UserError: there is no such variable.
@@ -205,14 +206,14 @@ def _as_shell(name: str, value: Any) -> Any:
     unset = re.search(r"(?<![^/])\$(\w+|\{\w+\})(?![^/])", place)
     if unset and not os.path.lexists(place[: unset.end()]):
         raise UserError(
-            f"{name} = {given}: there is no variable {unset[0]}; set it, or make a folder of that "
-            "name first."
+            f"{name} = {given}: the variable {unset[0]} is not set; set it, or make a folder of "
+            "that name first."
         )
     return value if place == given else type(value)(place)
 
 
 def _empty_flags(flags: Sequence[str]) -> set[str]:
-    """The settings whose flags are given an empty text."""
+    """The settings whose flags are given empty text."""
     name, found = "", set()
     for given in flags:
         name = _flag_name(given) or name
@@ -222,20 +223,22 @@ def _empty_flags(flags: Sequence[str]) -> set[str]:
 
 
 def _check_paths(settings: Any, flags: Sequence[str]) -> None:
-    """Raises a UserError where a path can't be one, can't be written into a JSON file, or is given
-    where another one is read: the last alone would count."""
+    """Raises a UserError if a path is invalid, can't be written into a JSON file, or is an input
+    path given twice: only the last would count."""
     empty, given = _empty_flags(flags), [_flag_name(word) for word in flags]
     for name, path in places_in(settings):
         if given.count(name) > 1 and name != "output_dir":
-            raise UserError(f"--{name} is given twice, and takes one; run the command for each.")
+            raise UserError(
+                f"--{name} is given twice but takes one value; run the command once for each."
+            )
         if name in empty:
-            raise UserError(f"--{name} is empty; name a folder or file (. is this folder).")
+            raise UserError(f"--{name} is empty; name a folder or file (. is the current folder).")
         if "\0" in str(path):
-            raise UserError(f"{name} = {path}: a path has no zero bytes.")
+            raise UserError(f"{name} = {path}: a path can't contain zero bytes.")
         try:
             str(path).encode()
         except UnicodeEncodeError as error:
             raise UserError(
-                f"{name} = {path}: is not UTF-8; rename it, or set PYTHONUTF8=1 where the "
-                "locale is not UTF-8."
+                f"{name} = {path}: is not UTF-8; rename it, or set PYTHONUTF8=1 if the locale is "
+                "not UTF-8."
             ) from error

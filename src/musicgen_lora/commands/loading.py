@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from musicgen_lora.config import GenerateSettings, TrainSettings
 
 AT_ONCE_S = 0.5
-"""What is wrong with a dataset mostly shows by then, on a busy machine too, and is said before the
-libraries load. A thousand clips take less; of more, the libraries wait no longer than this."""
+"""Most faults of a dataset show by then, even on a busy machine, and are reported before the
+libraries load. A thousand clips take less; for more, the libraries don't wait longer than this."""
 
 
 def load(place: str) -> Callable[..., Any]:
@@ -29,7 +29,7 @@ def load(place: str) -> Callable[..., Any]:
     module, name = place.split(":")
     with no_garbage(), whole_stops():
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        # It tells where it keeps its list of fonts, if the home folder can't be written.
+        # It logs where it keeps its list of fonts if the home folder isn't writable.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         from musicgen_lora.runtime.quiet import silence_libraries
 
@@ -38,7 +38,7 @@ def load(place: str) -> Callable[..., Any]:
 
 
 def fetch_bases(settings: Any) -> None:
-    """Fetches a base model that isn't here yet; where that can't be, torch need not load."""
+    """Downloads a base model that isn't here yet; if that fails, torch need not load."""
     for name in hub_ids(settings):
         with whole_stops():
             from musicgen_lora.model.base.hub import hub_folder
@@ -47,8 +47,8 @@ def fetch_bases(settings: Any) -> None:
 
 
 def check_fitting(settings: GenerateSettings) -> None:
-    """Raises a UserError where what is asked of `generate` can't be: a key that is none, bars that
-    don't fit, a prompt that says another tempo, an adapter of another base."""
+    """Raises a UserError if `generate` can't do what is asked: an unknown key, bars that don't fit,
+    a prompt that states another tempo, an adapter of another base."""
     with whole_stops():
         from musicgen_lora.generation.wanted import check_request
         from musicgen_lora.model.lora.fitting import check_fits
@@ -60,7 +60,7 @@ def check_fitting(settings: GenerateSettings) -> None:
 
 @contextlib.contextmanager
 def dataset_meanwhile(settings: TrainSettings) -> Iterator[dict[str, Any]]:
-    """Looks at the dataset while the libraries load: with many files both take seconds. Gives what
+    """Loads the dataset while the libraries load: with many files both take seconds. Yields what
     `train_lora` takes besides its settings."""
     with whole_stops():
         from musicgen_lora.dataset.metadata import load_dataset
@@ -68,7 +68,7 @@ def dataset_meanwhile(settings: TrainSettings) -> Iterator[dict[str, Any]]:
 
     check_unused(settings.output_dir)
     if url_of(settings.data_dir) is not None:
-        # It is fetched first, which the training does.
+        # Training fetches it first.
         yield {}
         return
     with ThreadPoolExecutor(1) as pool:
@@ -79,7 +79,7 @@ def dataset_meanwhile(settings: TrainSettings) -> Iterator[dict[str, Any]]:
             look_at_files=not settings.from_tokens,
         )
         wait([loading], timeout=AT_ONCE_S)
-        # Of several processes, one says it when all have come together.
+        # With several processes, one reports it once all have started.
         if loading.done() and "RANK" not in os.environ:
             loading.result()
         yield {"loading": loading}

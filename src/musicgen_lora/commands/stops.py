@@ -1,5 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP, which end a command with a word and with what it began cleared
-away."""
+"""Ctrl-C, SIGTERM and SIGHUP: they end a command with a message and clear away what it began."""
 
 from __future__ import annotations
 
@@ -25,13 +24,13 @@ class HungUp(Terminated):
 
 
 AGAIN_S = 0.05
-"""After so long a stop that was passed over comes again."""
+"""After this time a stop that was swallowed is sent again."""
 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind like Ctrl-C meanwhile, so that what was begun is cleared away. When
-    that is done, another one ends the process at once."""
+    """Makes SIGTERM and SIGHUP unwind like Ctrl-C, so that what was begun is cleared away. After
+    that, another one ends the process at once."""
 
     def stop(number: int, _: FrameType | None) -> None:
         let_go()
@@ -41,15 +40,15 @@ def terminable() -> Iterator[None]:
         try:
             yield
         except (KeyboardInterrupt, Terminated):
-            # Comes before what libraries do at exit, where a second one would show tracebacks.
+            # Runs before the libraries' exit handlers, where a second one would show tracebacks.
             atexit.register(_end_at_once)
             raise
 
 
 @contextlib.contextmanager
 def whole_stops() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP end what is done meanwhile as what they are. Libraries that load
-    turn an exception in their midst into one of their own, or pass over it."""
+    """Makes Ctrl-C, SIGTERM and SIGHUP end the block as themselves. Libraries that are loading turn
+    an exception in their midst into one of their own, or swallow it."""
     stops: list[type[BaseException]] = []
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -58,7 +57,7 @@ def whole_stops() -> Iterator[None]:
         raise stops[-1]
 
     numbers = [signal.SIGINT, signal.SIGTERM, *hangups()]
-    # It is raised in the end.
+    # It is raised at the end.
     with handled(numbers, stop), _passed_over(lambda stop: None):
         try:
             yield
@@ -72,8 +71,8 @@ def whole_stops() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _passed_over(take: Callable[[type[BaseException]], None]) -> Iterator[None]:
-    """Gives `take` the stops meanwhile that come in a destructor or another callback, out of which
-    no exception is raised: python would print each of them and go on."""
+    """Passes to `take` the stops that arrive in a destructor or another callback, from which no
+    exception propagates: python would print each of them and go on."""
     before = sys.unraisablehook
 
     def hook(found: Any) -> None:

@@ -1,4 +1,4 @@
-"""The commands, a line each: what each is for, its settings, its function, what it says first."""
+"""The commands: what each is for, its function, what it says when it starts or is stopped."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Command:
     """One command.
 
     Args:
-        purpose: what `--help` says of it among the others.
-        function: module and name; it is given the settings and does the work.
-        doing: what it is about to do, of its settings.
-        kept: what there is of its work once it has been stopped, and how to go on.
-        meanwhile: what goes on while the function's libraries load; gives further arguments.
-        check: what else can be told of its settings before they load.
-        ends: it comes to an end by itself, and says until then that it is at work.
+        purpose: its line in `musicgen-lora --help`.
+        function: module and name; takes the settings and does the work.
+        doing: says from the settings what it is about to do.
+        kept: says what is left of the work after a stop, and how to continue.
+        meanwhile: runs while the function's libraries load; yields further arguments.
+        check: further checks of the settings before they load.
+        ends: whether it ends by itself, and until then says that it is working.
     """
 
     purpose: str
@@ -45,7 +45,7 @@ def _prepares(settings: Any) -> str:
     if settings.create_example:
         n = settings.num_samples
         return f"Making {count(n, 'example beat')} in {settings.output_dir}"
-    return f"Preparing the audio of {settings.input_dir} into {settings.output_dir}"
+    return f"Preparing the audio in {settings.input_dir} as a dataset in {settings.output_dir}"
 
 
 def _plays(settings: Any) -> str:
@@ -59,11 +59,11 @@ def _plays(settings: Any) -> str:
     if settings.lora_model_path:
         by = _several(settings)
         if not n:
-            return f"Playing onto {onto} by {base} with {by} into {folder}"
-        return f"Playing {prompts} by {base} with {by} into {folder}"
+            return f"Regenerating bars of {onto} using {base} with {by} into {folder}"
+        return f"Generating from {prompts} using {base} with {by} into {folder}"
     if not n:
-        return f"Playing onto {onto} by {base} into {folder}"
-    return f"Playing {prompts} by {base} into {folder}"
+        return f"Regenerating bars of {onto} using {base} into {folder}"
+    return f"Generating from {prompts} using {base} into {folder}"
 
 
 def _several(settings: Any) -> str:
@@ -73,41 +73,45 @@ def _several(settings: Any) -> str:
 def _exports(settings: Any) -> str:
     base, form, folder = settings.model_path, settings.format, settings.output_dir
     if settings.lora_model_path:
-        return f"Writing {base} with {_several(settings)} for {form}: {folder}"
-    return f"Writing {base} for {form}: {folder}"
+        return f"Exporting {base} with {_several(settings)} as {form} to {folder}"
+    return f"Exporting {base} as {form} to {folder}"
 
 
 def _kept_of_data(settings: Any) -> str:
     listed = settings.output_dir / settings.metadata_file
     if settings.create_example:
         if listed.is_file():
-            return f"The clips that {listed} lists are kept; the same command makes the others."
-        return "No beat is listed yet; the same command makes them all."
+            return (
+                f"The clips listed in {listed} are kept; run the same command again for the rest."
+            )
+        return "No beat is listed yet; run the same command again for all of them."
     if not listed.is_file():
-        return "No clip is listed yet; the same command goes on."
-    return f"The clips that {listed} lists are kept; the same command goes on."
+        return "No clip is listed yet; run the same command again to continue."
+    return f"The clips listed in {listed} are kept; run the same command again to continue."
 
 
 def _kept_of_clips(settings: Any) -> str:
-    written = f"The clips that are finished are in {settings.output_dir}"
+    written = f"The finished clips are in {settings.output_dir}"
     if settings.play or settings.stdout is not None:
-        return f"{written}; the same command plays all of them anew."
-    return f"{written}; the same command plays the others."
+        return f"{written}; the same command makes all of them again."
+    return f"{written}; run the same command again for the rest."
 
 
 def _kept_of_report(settings: Any) -> str:
     cache = settings.output_dir / "cache"
-    return f"What is played and measured stays in {cache}; the same command goes on."
+    return (
+        f"What was generated and measured stays in {cache}; run the same command again to continue."
+    )
 
 
 def _kept_of_model(settings: Any) -> str:
     folder = settings.output_dir
     if not folder.is_dir() or not any(folder.iterdir()):
-        return "Nothing is written; the same command begins anew."
+        return "Nothing was written; run the same command again to start over."
     repository = getattr(settings, "push_to_hub", None)
     if repository is None or settings.dry_run:
-        return f"The folder {folder} is whole."
-    return f"{folder} is whole, the upload may not be: hf upload {repository} {folder}"
+        return f"The folder {folder} is complete."
+    return f"{folder} is complete, the upload may not be; run: hf upload {repository} {folder}"
 
 
 COMMANDS = {
@@ -121,17 +125,21 @@ COMMANDS = {
         "encode its audio ahead of training",
         "musicgen_lora.dataset.tokenise:tokenise_dataset",
         lambda s: f"Encoding the audio of {shown(s.data_dir)} with {s.model_path}",
-        lambda s: f"What is encoded stays in {shown(s.data_dir)}; the same command goes on.",
+        lambda s: (
+            f"What is encoded stays in {shown(s.data_dir)}; run the same command again to continue."
+        ),
     ),
     "train": Command(
         "train an adapter on it",
         "musicgen_lora.training.train:train_lora",
         lambda s: f"Training {s.model_path} on {shown(s.data_dir)} into {s.output_dir}",
-        lambda _: "Audio stays encoded, and no run is lost; the same command goes on.",
+        lambda _: (
+            "Encoded audio is kept, and no run is lost; run the same command again to continue."
+        ),
         dataset_meanwhile,
     ),
     "generate": Command(
-        "play prompts with it",
+        "generate audio from prompts with it",
         "musicgen_lora.generation.generate:generate_audio",
         _plays,
         _kept_of_clips,
@@ -140,40 +148,42 @@ COMMANDS = {
     "evaluate": Command(
         "measure what it changed",
         "musicgen_lora.evaluation.evaluate:evaluate_adapter",
-        lambda s: f"Measuring {s.base_model_path} with {_several(s)} into {s.output_dir}",
+        lambda s: f"Evaluating {s.base_model_path} with {_several(s)} into {s.output_dir}",
         _kept_of_report,
         check=lambda s: check_adapters(s.lora_model_path),
     ),
     "merge": Command(
-        "fold adapters into a base",
+        "merge adapters into a base model",
         "musicgen_lora.export.merge:merge_adapters",
         lambda s: f"Merging {_several(s)} into {s.model_path}: {s.output_dir}",
         _kept_of_model,
         check=lambda s: check_adapters(s.lora_model_path),
     ),
     "export": Command(
-        "write a model for audiocraft, or an adapter for others",
+        "export a model for audiocraft, or an adapter to share",
         "musicgen_lora.export.export:export_model",
         _exports,
         _kept_of_model,
     ),
     "import": Command(
-        "read a model of audiocraft's",
+        "import an audiocraft model",
         "musicgen_lora.export.importing:import_model",
-        lambda s: f"Reading {s.input_dir} of {s.format}: {s.output_dir}",
+        lambda s: f"Importing {s.input_dir} from {s.format} to {s.output_dir}",
         _kept_of_model,
     ),
     "prefetch": Command(
-        "fetch what a hub would give, for a machine without network",
+        "download models ahead of time, for a machine without network",
         "musicgen_lora.model.base.prefetch:prefetch_models",
-        lambda s: f"Looking for {', '.join(s.models) or 'the models'} at the hub",
-        lambda _: "What is fetched stays in the hub's cache; the same command goes on.",
+        lambda s: f"Looking for {', '.join(s.models) or 'the models'} on the hub",
+        lambda _: (
+            "What is downloaded stays in the hub's cache; run the same command again to continue."
+        ),
     ),
     "ui": Command(
-        "open the page, where all of this works in a browser",
+        "open the web page: all of this in a browser",
         "musicgen_lora.webui.ui:serve_page",
-        lambda s: f"Opening the page of {s.workspace}",
-        lambda _: "Jobs that are running go on; the same command opens the page again.",
+        lambda s: f"Opening the page for {s.workspace}",
+        lambda _: "Running jobs continue; run the same command again to reopen the page.",
         ends=False,
     ),
 }
@@ -192,7 +202,7 @@ def usage() -> str:
 
 {1}
   Each command: --help lists its flags, --config FILE.yaml reads them from a file (flags win),
-  --debug shows tracebacks, --language zh (or en) speaks Chinese (English) on any system.
+  --debug shows tracebacks, --language zh (or en) switches to Chinese (or English).
 """,
         __version__,
         lines,

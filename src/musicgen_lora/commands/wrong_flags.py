@@ -1,4 +1,4 @@
-"""What is wrong with a flag, in one line; tyro says it in a box of many, with Python's types."""
+"""What is wrong with a flag, in one line; tyro prints a box of many, with Python's types."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from musicgen_lora.config_file import nearest
 
 
 def flag_error(box: str, names: Sequence[str]) -> str:
-    """One line of what tyro says of a wrong flag; its own first sentence where it says what is not
-    known here.
+    """Turns tyro's complaint about a flag into one line; one that is unknown here stays in its
+    words.
 
     Args:
         names: of the settings that have a flag.
     """
-    # Its title stands in the box's upper edge, or above a line where there are no edges.
+    # The title is in the box's upper edge, or above a line if there are no edges.
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     lines = lines[1:] if lines and not lines[0].strip("-") else lines
     inside = itertools.takewhile(lambda line: line.strip("─-╰╯"), lines)
@@ -26,7 +26,7 @@ def flag_error(box: str, names: Sequence[str]) -> str:
     if match := re.fullmatch(r"Missing value for argument '(.*)'\. Expected .*", said):
         return f"{match[1]} needs a value."
     if match := re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. .*\((.*)\)\.", said):
-        # Those of a setting that may be None come in another order each time.
+        # If a setting may be None, their order changes from run to run.
         choices = sorted(re.findall(r"'(.*?)'", match[3]), key=lambda name: (name == "None", name))
         return f"{match[2]} {match[1]}: must be one of {', '.join(choices)}."
     if match := re.fullmatch(r"Error parsing (\S+): .*", said):
@@ -35,10 +35,10 @@ def flag_error(box: str, names: Sequence[str]) -> str:
 
 
 def _unknown(words: str, names: Sequence[str]) -> str:
-    """Of words that no flag takes."""
+    """The line for words that no flag takes."""
     first = words.partition(", ")[0]
     if not first.startswith("-"):
-        return f"{first}: belongs to no flag; put a text of several words in quotes."
+        return f"{first}: doesn't belong to a flag; put text of several words in quotes."
     # To tyro, --prompt is nearest to --negative_prompt.
     flag = first.partition("=")[0]
     if near := nearest(flag.strip("-").replace("-", "_"), names):
@@ -47,7 +47,7 @@ def _unknown(words: str, names: Sequence[str]) -> str:
 
 
 def _unreadable(flag: str, said: str, lines: Sequence[str]) -> str:
-    """Of a value that is of another kind."""
+    """The line for a value of the wrong type."""
     value = said.rpartition(": ")[2] if said.endswith("'") else said[said.rfind("[") :]
     shown = value.strip("[].").replace("'", "").replace(",", "")
     # As the help has it, in which a list of numbers is "[FLOAT [FLOAT ...]]".
@@ -56,4 +56,4 @@ def _unreadable(flag: str, said: str, lines: Sequence[str]) -> str:
         return f"{flag} {shown}: must be a number."
     if "INT" in form:
         return f"{flag} {shown}: must be a whole number."
-    return f"{flag} {shown}: can't be read; --help says what goes there."
+    return f"{flag} {shown}: can't be read; see --help for what goes there."

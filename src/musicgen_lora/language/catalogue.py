@@ -1,8 +1,8 @@
-"""The translations: one gettext file (.po) a language, as translators' tools edit it.
+"""The translations: one gettext file (.po) per language, as translators' tools edit it.
 
-An English text is a template: {0} stands for a value, {0:clip} for a number with its noun
-("1 clip", "3 clips"), ⟨is|are⟩ for either. Its translation has the same values, in whichever order;
-{0!w} is a word that is translated too, although it is a single one. A page's values have names.
+An English text is a template: {0} stands for a value, {0:clip} for a number with its noun ("1
+clip", "3 clips"), ⟨is|are⟩ for either. Its translation has the same values, in any order; {0!w} is
+a single word that is translated too. A page's values have names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def path_of(language: str) -> Path:
 
 
 def read(path: Path) -> dict[str, str]:
-    """Translations by their English; "" where there is none yet."""
+    """Translations by their English; "" if there is none yet."""
     found = {}
     for entry in _ENTRY.finditer(path.read_text(encoding="utf-8")):
         english, said = ("".join(map(json.loads, _QUOTED.findall(part))) for part in entry.groups())
@@ -40,7 +40,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def write(path: Path, sections: Mapping[str, Mapping[str, str]]) -> None:
-    """Writes translations, by the part of the program that says them."""
+    """Writes translations, grouped by the module that uses them."""
     entries = [_HEADER.format(language=path.suffixes[-2].lstrip("."))]
     for place, texts in sections.items():
         for english, said in texts.items():
@@ -58,5 +58,5 @@ def from_gettext(message: str) -> str:
 
 
 def to_gettext(text: str) -> str:
-    """The other way."""
+    """The reverse."""
     return re.sub(r"\{(\w+)\}", r"%(\1)s", text.replace("%", "%%"))

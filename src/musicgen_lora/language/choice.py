@@ -1,4 +1,4 @@
-"""Which language a command speaks: what it was told, else what the user's system speaks."""
+"""Which language a command speaks: the one it was told, else the system's."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _chosen: list[str] = []
 
 
 def choose(language: str | None) -> None:
-    """Sets the language of this process; None goes by the system's again.
+    """Sets the language of this process; None goes back to the system's.
 
     Raises:
         UserError: no such language.
     """
     if language is not None and language not in LANGUAGES:
         raise UserError(
-            f"--language (or {VARIABLE}) {language!r}: is unknown; there are: "
+            f"--language (or {VARIABLE}) {language!r}: is unknown; use one of: "
             f"{', '.join(LANGUAGES)}."
         )
     _chosen[:] = [] if language is None else [language]
@@ -41,10 +41,10 @@ def chosen_language() -> str:
 
 
 def system_language(environment: Mapping[str, str]) -> str:
-    """The language that the environment or, without a word there, Windows asks for.
+    """The language that the environment or, failing that, Windows asks for.
 
     `VARIABLE` comes first, then what gettext looks at. A list such as "fr:zh" means the first that
-    there is. LC_ALL=C, which scripts set for output that they read, means English.
+    we have. LC_ALL=C, which scripts set to parse output, means English.
     """
     if environment.get("LC_ALL") in ("C", "POSIX") and not environment.get(VARIABLE):
         return "en"
@@ -70,14 +70,14 @@ SAMPLE = "中文，"
 
 
 def speak(words: list[str]) -> list[str]:
-    """Takes `--language` out of a command's words and speaks that language, or the system's, in so
-    far as the terminal has its letters.
+    """Takes `--language` out of a command's words and speaks that language, or the system's, if the
+    terminal can show its characters.
 
     Raises:
         UserError: it names no language.
     """
     for stream in (sys.stdout, sys.stderr):
-        # Letters that its encoding lacks are spelled out, instead of ending the command.
+        # Characters that its encoding lacks are escaped instead of ending the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     left = [part for word in words for part in re.split("(?<=^--language)=", word, maxsplit=1)]
@@ -95,7 +95,7 @@ def speak(words: list[str]) -> list[str]:
         if asked == "zh":
             print(
                 f"--language zh: the terminal's encoding ({error.encoding}) has no Chinese "
-                "letters; set PYTHONUTF8=1 where it can show them.",
+                "characters; set PYTHONUTF8=1 if it can show them.",
                 file=sys.stderr,
             )
     return left

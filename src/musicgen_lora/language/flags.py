@@ -22,13 +22,13 @@ from musicgen_lora.language.choice import chosen_language
 from musicgen_lora.language.translate import word
 
 _PARTS = re.compile(r"^ +|[\u4e00-\u9fff“（]+?[，。；：:、）”]* *|[^\u4e00-\u9fff\s“（]+ *|.")
-"""Where a line may be broken: behind a Chinese letter and its punctuation, and behind a word."""
+"""Where a line may be broken: after a Chinese character and its punctuation, and after a word."""
 _TOLD_DEFAULT = re.compile(r" ?\(default: ([^)]*)\)|（默认：([^）]*)）")
 TYROS_WORDS = ("usage:", "options", "show this help message and exit", "(default:")
 
 
 def field_docs(node: ast.stmt) -> dict[str, str]:
-    """What a class says of each field by the string below it, as it is parsed."""
+    """What a parsed class says of each field, in the string below it."""
     body = node.body if isinstance(node, ast.ClassDef) else []
     found = {}
     for field, below in itertools.pairwise(body):
@@ -40,7 +40,7 @@ def field_docs(node: ast.stmt) -> dict[str, str]:
 
 
 def described(settings: type[Any]) -> dict[str, str]:
-    """The same of a settings class and of those that it extends."""
+    """The same for a settings class and its base classes."""
     found: dict[str, str] = {}
     for base in reversed(settings.__mro__):
         if dataclasses.is_dataclass(base):
@@ -50,8 +50,8 @@ def described(settings: type[Any]) -> dict[str, str]:
 
 
 def with_help(part: Any) -> Any:
-    """A group of settings as tyro is to show it: each field with what its class says of it, in the
-    user's language, and with one default."""
+    """A group of settings as tyro should show it: each field with its description, in the user's
+    language, and with one default."""
     texts = described(type(part))
     hints = typing.get_type_hints(type(part), include_extras=True)
     fields: list[tuple[str, Any]] = []
@@ -68,7 +68,7 @@ def with_help(part: Any) -> Any:
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """What a field does, and its default where that is told in words; empty else."""
+    """What a field does, and its default if that is given in words, else empty."""
     found = _TOLD_DEFAULT.search(text)
     return (
         (text[: found.start()] + text[found.end() :], found[1] or found[2]) if found else (text, "")
@@ -76,19 +76,19 @@ def _parted(text: str) -> tuple[str, str]:
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
-    """The default of a setting, made anew where it is made."""
+    """The default of a setting; a factory makes a new one."""
     factory = field.default_factory
     return field.default if factory is dataclasses.MISSING else factory()
 
 
 def _behind(default: str) -> Callable[[str], str]:
-    """What stands behind a field's text: its default in words, or else the value."""
+    """What follows a field's text: its default in words, or else the value."""
     return lambda value: f"(default: {default or value})"
 
 
 @contextlib.contextmanager
 def spoken_help() -> Iterator[None]:
-    """Help that tyro prints meanwhile is in the user's language."""
+    """Translates help that tyro prints in the block."""
     if chosen_language() == "en":
         yield
         return
@@ -102,7 +102,7 @@ def spoken_help() -> Iterator[None]:
 
 def laid_out(text: str) -> str:
     """What tyro printed, with its own words translated, in lines of the width that it meant: it
-    takes a Chinese letter for one column, and it has two."""
+    counts a Chinese character as one column, and it takes two."""
     for own in TYROS_WORDS:
         text = text.replace(own, word(own))
     lines = text.splitlines()
@@ -114,7 +114,7 @@ def _in_columns(line: str, width: int) -> list[str]:
     edge = "│" if line.startswith("│") else ""
     content = line.strip("│").rstrip()
     room = width - 2 * len(edge)
-    # Flags stand before two spaces, their help behind.
+    # Flags come before two spaces, their help after.
     beside = re.match(r" *(-\S.*?  +)?", content)
     indent = " " * (beside.end() if beside else 0)
     lines, left = [], room

@@ -1,8 +1,8 @@
 """Finds the template that a text was made from, and the values in it.
 
-A template's literal pieces must follow each other in the text. Taking each at its first place finds
-a way wherever there is one, in time that grows with the text alone: names of files are written by
-strangers, and no name may hold up a command as it could hold up a regular expression.
+A template's literal pieces must appear in the text in order. Taking each at its first place finds a
+match whenever there is one, in time that grows with the text alone: file names come from strangers,
+and none may hold up a command as it could hold up a regular expression.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 STRONG = 8
-"""Letters from which a template fits what was made from it alone, as good as always."""
+"""With this many letters, a template almost always fits only what was made from it."""
 LONG = 6
-"""Signs from which a template without words, such as "{0}: {1} (n = {2}).", is looked for."""
+"""With this many characters, a template without words, such as "{0}: {1} (n = {2}).", is tried."""
 _SLOT = re.compile(r"\{(\d+)(?::([^}]*))?\}")
 _CHOICE = re.compile(r"⟨([^⟩]*)⟩")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -26,14 +26,14 @@ _PLAIN_VALUE = re.compile(
     r"|[A-G][#b]?m?( major| minor)?|[A-Z][A-Za-z]*-?\d+",
     re.DOTALL,
 )
-"""A figure, the name of a file, something in quotes, a flag, a key, or an encoding."""
+"""A number, a file name, something in quotes, a flag, a key, or an encoding."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 """Name of a library."""
 _NUMBER = re.compile(r"[+-]?\d[\d,.]*")
 
 
 def words_of(text: str) -> list[str]:
-    """Its words, of letters alone."""
+    """The words of a text, letters only."""
     return _WORD.findall(text)
 
 
@@ -43,8 +43,8 @@ class Template:
 
     Args:
         text: as the catalogue has it.
-        pieces: what it has before, between and after its values, each in all its wordings.
-        nouns: of each value; "" where it has none.
+        pieces: its text before, between and after its values, each in all its wordings.
+        nouns: of each value; "" if it has none.
     """
 
     text: str
@@ -62,27 +62,28 @@ class Template:
 
     @cached_property
     def weight(self) -> int:
-        """Letters that it has itself: of two templates that fit, the heavier says more."""
+        """Letters of its own: of two templates that fit, the heavier says more."""
         return sum(len(wordings[0]) for wordings in self.pieces) + sum(map(len, self.nouns))
 
     @cached_property
     def own_words(self) -> list[str]:
-        """Words that every text of it has."""
+        """Words that every text made from it has."""
         found, last = [], len(self.pieces) - 1
         for at, wordings in enumerate(self.pieces):
-            # A value may go on where a piece begins or ends in the midst of a word.
+            # A value may continue a word with which a piece begins or ends.
             whole = [_whole_words(w, opens=at > 0, closes=at < last) for w in wordings]
             found += [word for word in whole[0] if all(word in words for words in whole)]
         return found
 
     @cached_property
     def literals(self) -> str:
-        """All that it has itself."""
+        """All of its own text."""
         return "\0".join(wordings[0] for wordings in self.pieces)
 
     @cached_property
     def is_weak(self) -> bool:
-        """Whether it has next to no words of its own, and fits texts that are none of its."""
+        """Whether it has hardly any words of its own, and so fits texts that weren't made from
+        it."""
         return bool(self.nouns) and sum(map(len, self.own_words)) < STRONG
 
     @cached_property
@@ -91,7 +92,7 @@ class Template:
         return self.is_weak and bool(words_of(self.pieces[0][0]))
 
     def values(self, text: str) -> list[str] | None:
-        """The values that make it `text`; None where none do."""
+        """The values that turn it into `text`; None if none do."""
         if not self.nouns:
             return [] if text in self.pieces[0] else None
         start = next((p for p in self.pieces[0] if text.startswith(p)), None)
@@ -107,11 +108,12 @@ class Template:
         return from_end if from_end is not None and all(map(_is_balanced, from_end)) else found
 
     def _split(self, text: str, *, from_end: bool = False) -> list[str] | None:
-        """The values, each piece between them at its first place, or at its last `from_end`."""
+        """The values, with each piece between them at its first place, or at its last if
+        `from_end`."""
         between = self.pieces[1:-1][:: -1 if from_end else 1]
         values = []
         for wordings in between:
-            # Of wordings, one may begin another: the longer goes first.
+            # One wording may begin another: the longer goes first.
             places = [
                 (text.rfind(w) if from_end else text.find(w), len(w)) for w in wordings if w in text
             ]
@@ -131,7 +133,7 @@ class Template:
 
 
 def _is_balanced(value: str) -> bool:
-    """Whether every bracket that is opened is closed, and none before."""
+    """Whether every opened bracket is closed, and none before."""
     depths = itertools.accumulate((letter == "(") - (letter == ")") for letter in value)
     depth = 0
     for depth in depths:
@@ -159,7 +161,7 @@ def is_counted(text: str, noun: str) -> bool:
 
 
 class Index:
-    """Templates by a word that all their texts have, the rarest of each."""
+    """Templates by the rarest word that all their texts have."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         templates = [Template.of(text) for text in texts]
@@ -176,13 +178,13 @@ class Index:
     def find(
         self, text: str, *, is_line: bool = False, is_known: Callable[[str], bool] = lambda _: False
     ) -> tuple[Template, list[str]] | None:
-        """The heaviest template of a text, with its values.
+        """The heaviest template that fits a text, with its values.
 
         Args:
-            is_line: whether it is all of a line. A weak template fits lines that begin with its
-                word, such as "Note: ...", before all others.
-            is_known: whether a weak template may have this value; figures, keys and names of files
-                it always may.
+            is_line: whether the text is a whole line. A weak template comes before all others for
+                lines that begin with its word, such as "Note: ...".
+            is_known: whether a weak template may have this value; numbers, keys and file names are
+                always allowed.
         """
         candidates = [t for word in set(words_of(text)) for t in self._by_word.get(word, ())]
         candidates += self._of_any

@@ -1,8 +1,8 @@
-"""Says in the user's language what the program says in English.
+"""Translates what the program says in English into the user's language.
 
-English is made where it is known what happened, and stands so in every document. Where text leaves
-the program for a person, it comes through here: the template that it was made from is looked up
-and filled with the same values. Whatever has no translation stays English, whole.
+English text is made where it is known what happened, and is what every document has. Text shown to
+a person passes through here: the template that it was made from is looked up and filled with the
+same values. Whatever has no translation stays English as a whole.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from musicgen_lora.plural import OF_ONE
 MAX_DEPTH = 5
 """Depth of messages within messages."""
 MAX_TEXT = 20_000
-"""Characters of a text that is looked at; longer ones stay as they are."""
+"""Characters of the longest text that is translated; longer ones stay as they are."""
 MAX_SENTENCES = 24
 MAX_KEPT = 8192
-"""Texts whose translation is kept."""
+"""Texts whose translation is cached."""
 MAX_LOOKUPS = 300
-"""Look-ups for one line: one made to look like many messages in each other stays English."""
+"""Look-ups for one line: one made to look like many nested messages stays English."""
 _NAME = "a.wav"
-"""Name of a file, for messages that begin with one."""
+"""A file name, for messages that begin with one."""
 _VALUE = re.compile(r"\{(\w+)(!w)?\}")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _LATIN, _LATIN_END = re.compile(r"[\w/'\"+-]", re.ASCII), re.compile(r"[\w%)]$", re.ASCII)
@@ -34,7 +34,7 @@ _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?]) (?=[^a-z ])")
 _COUNTED = re.compile(r"(\d[\d,.]*) (.+)", re.DOTALL)
 _SEPARATORS = {"; ": "；", ", ": "、", " and ": " 和 "}
 _IN_ROW = re.compile(r"[^,;]*\.\w{2,5}|[+\-\u2212]?\d[\d.]*|'[^',;]*'|--\w+( \w+)?|\S*/[^\s,;]*")
-"""What may stand in a row: the name of a file, a figure, something in quotes, a flag, a path."""
+"""What may be in a list: a file name, a number, something in quotes, a flag, a path."""
 _PERCENT = re.compile(r"([+\-\u2212]?\d[\d.,]*) %")
 _OWN_WORDS = re.compile(r"“[^“”]*”( = “[^“”]*”)?(; “[^“”]*”( = “[^“”]*”)?)*")
 """What a person wrote, in quotes: never a message."""
@@ -42,12 +42,12 @@ _OF_MANY = {one: many for many, one in OF_ONE.items()}
 
 
 def translated(text: str) -> str:
-    """A line as the user reads it. A single word stays: it may be a name."""
+    """A line in the user's language. A single word stays: it may be a name."""
     return text if chosen_language() == "en" else _of(chosen_language()).line(text)
 
 
 def word(text: str) -> str:
-    """A word or sentence of the program's own, as the user reads it."""
+    """One of the program's own words or sentences, in the user's language."""
     return text if chosen_language() == "en" else _of(chosen_language()).word(text)
 
 
@@ -58,7 +58,7 @@ def filled(template: str, *values: object) -> str:
 
 
 def joined(texts: Iterable[str], separator: str = ", ") -> str:
-    """Texts in a row, each in the user's language.
+    """Texts joined, each in the user's language.
 
     Args:
         separator: the English one: ", ", "; " or " and ".
@@ -81,7 +81,7 @@ def _of(language: str) -> Translator:
 
 
 class Translator:
-    """Translates by a catalogue.
+    """Translates with a catalogue.
 
     Args:
         texts: translations by their English templates.
@@ -92,12 +92,12 @@ class Translator:
         # "{0:clip}" alone says how clips are counted.
         self._nouns = [t[3:-1] for t in self.texts if re.fullmatch(r"\{0:[^{}]+\}", t)]
         lines = [t for t in self.texts if len(words_of(t)) > 1 or "{0" in t]
-        # What begins with a space, a comma or a colon is added to other texts.
+        # What begins with a space, a comma or a colon is appended to other texts.
         self._tails = Index(f"{{0}}{_renumbered(t, 1)}" for t in lines if t[0] in " ,;:")
         self._index = Index(lines)
         self._lookups = 0
         self._said: dict[tuple[str, int], str | None] = {}
-        """Translations of what was looked at already: lines are much alike."""
+        """Cached translations: lines are much alike."""
         self._found: dict[tuple[str, bool], tuple[Template, list[str]] | None] = {}
         self.line = lru_cache(MAX_KEPT)(self._line)
 
@@ -160,7 +160,7 @@ class Translator:
             return said
         stop = ""
         if text.endswith(".") and not text.endswith("...") and not template.pieces[-1][0]:
-            # The full stop is the sentence's, unless what it ends with is a sentence itself.
+            # The full stop is the sentence's, unless its last value is a sentence itself.
             last = values[-1]
             if self._value(last, template.nouns[-1], depth) == last:
                 values[-1], stop = last[:-1], "。"
@@ -196,7 +196,7 @@ class Translator:
         return filled + template[end:]
 
     def _value(self, value: str, noun: str, depth: int) -> str:
-        """A value in a message: a message itself, or as it is."""
+        """A value in a message: translated if it is a message itself, else as it is."""
         if noun:
             said = self.texts.get(f"{{0:{noun}}}")
             return value if said is None else said.replace("{0}", value.partition(" ")[0])
@@ -208,7 +208,7 @@ class Translator:
         return value if said == body else value.replace(body, said, 1)
 
     def _row(self, text: str, depth: int) -> str | None:
-        """Names and figures in a row, some perhaps with what is said of them."""
+        """A list of names and numbers, some perhaps with what is said of them."""
         for separator, own in _SEPARATORS.items():
             parts = text.split(separator)
             if 1 < len(parts) <= MAX_SENTENCES:
@@ -253,7 +253,7 @@ class Translator:
         return self.texts.get(many) or self.texts.get(many.replace(" its ", " their "))
 
     def _with_tail(self, text: str, depth: int) -> str | None:
-        """`a.wav, b.wav and 3 more, in the report`: the end alone is a message."""
+        """`a.wav, b.wav and 3 more, in the report`: only the end is a message."""
         found = self._tails.find(text, is_known=lambda _: True)
         if found is None:
             return None
@@ -310,7 +310,7 @@ class Translator:
         return None
 
     def _after_name(self, text: str, depth: int) -> str | None:
-        """`kick.wav: is empty`: what stands behind a name, a path or a setting is a message."""
+        """`kick.wav: is empty`: what follows a name, a path or a setting is a message."""
         at, tries = text.find(": "), 0
         place: str | None = None
         while at > 0 and tries < MAX_DEPTH:
@@ -324,7 +324,7 @@ class Translator:
         return place
 
     def _nameless(self, text: str, depth: int) -> str | None:
-        """What is said of a file where its name stands elsewhere."""
+        """What is said of a file whose name is elsewhere."""
         found = None if text.startswith(_NAME) else self._find(f"{_NAME}: {text}", depth + 1)
         if found is None or found[1][:1] != [_NAME]:
             return None
@@ -332,7 +332,7 @@ class Translator:
         return None if said is None else said.removeprefix(_NAME).lstrip(":： ")
 
     def _listed(self, text: str, depth: int, without: str = "") -> str | None:
-        """Messages side by side, but for signs that are `without` being a list's."""
+        """Messages in a list, unless its separator is in `without`, the text of a template."""
         for separator, own in ((" / ", " / "), ("; ", "；"), (", ", "，"), (" and ", "，而且")):
             parts = text.split(separator)
             if (
@@ -347,17 +347,17 @@ class Translator:
 
 
 def _figure(text: str) -> str:
-    """A share as it is written in Chinese; all else as it is."""
+    """A percentage as Chinese writes it; anything else as it is."""
     share = _PERCENT.fullmatch(text)
     return text if share is None else f"{share[1]}%"
 
 
 def _spaced(before: str, value: str) -> str:
-    """A value behind a text, apart from Chinese letters if it begins with others."""
+    """A value after a text, with a space between Chinese and Latin letters."""
     space = " " if _CHINESE.match(before[-1:]) and _LATIN.match(value) else ""
     return f"{before}{space}{value}"
 
 
 def _renumbered(text: str, by: int) -> str:
-    """A template's values with other numbers."""
+    """A template with its values renumbered."""
     return re.sub(r"\{(\d+)", lambda m: f"{{{int(m[1]) + by}", text)

@@ -31,7 +31,7 @@ TABS = {
     "4 Evaluate": evaluate,
     "5 Models": models,
 }
-OF_ONE = "One person uses this page: who reaches it can hear and delete all."
+OF_ONE = "This page is for one person: anyone who can open it can hear and delete everything."
 LIBRARY = (
     "Search...",
     "Info",
@@ -54,10 +54,10 @@ LOST = "Connection to the server was lost. Attempting reconnection..."
 """What Gradio says, until it has loaded the page anew."""
 REFUSED = "HTTP 500: Internal Server Error"
 """What Gradio says where it can't keep a file that is sent."""
-FULL = "The files could not be kept: the disk is full, perhaps. Nothing was done with them."
+FULL = "The files could not be saved: the disk may be full. Nothing was done with them."
 AWAY = (
-    "The server does not answer, so what is shown here is of before. Jobs go on without it; start "
-    "it again, and the page comes back by itself."
+    "The server is not responding, so this page may be out of date. Jobs continue without it; "
+    "start it again, and the page reconnects by itself."
 )
 CSS = _ASSETS / "page.css"
 SCRIPT = _ASSETS / "page.js"

@@ -57,7 +57,7 @@ def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
     """The losses in `metrics.jsonl`: their mean as a large chart, and a small one a codebook."""
     mean = losses(rows, None)
     if not mean.train and not mean.held:
-        return quiet(words("No step yet."))
+        return quiet(words("No steps yet."))
     key = " · ".join(
         f'<span class="{name}">■</span> {escape(words(label))}' for name, label in SERIES
     )

@@ -85,7 +85,8 @@ def _changed(row: Row, before: Row, read: str) -> list[bool]:
         found.append(now not in (there, was))
         if found[-1] and there != was:
             raise UserError(
-                f"{row[0]}: was changed after this table was read; read it again, then correct it."
+                f"{row[0]}: has changed since this table was loaded; reload the table, then "
+                "correct it."
             )
     return found
 
@@ -93,7 +94,7 @@ def _changed(row: Row, before: Row, read: str) -> list[bool]:
 def replace_in_captions(dataset: Path, find: str, replacement: str) -> int:
     """Replaces a text in all captions and their variants; returns how many clips were changed."""
     if not find:
-        raise UserError("Say what to find.")
+        raise UserError("Enter the text to find.")
     return _edit_captions(dataset, lambda caption: caption.replace(find, replacement))
 
 
@@ -102,7 +103,7 @@ def prefix_captions(dataset: Path, prefix: str) -> int:
     changed."""
     word = prefix.strip()
     if not word:
-        raise UserError("Say what to put in front.")
+        raise UserError("Enter a word to put in front.")
     begins = word.rstrip(",")
 
     def put(caption: str) -> str:
@@ -137,7 +138,7 @@ def _edit_all(dataset: Path, edit: Callable[[Entry], Entry]) -> int:
 def _caption(text: str, name: str) -> str:
     caption = " ".join(text.split())
     if not caption:
-        raise UserError(f"{name}: the caption is empty; say what one hears.")
+        raise UserError(f"{name}: the caption is empty; say what can be heard.")
     return caption[:MAX_CAPTION]
 
 
@@ -150,7 +151,9 @@ def _tempo(text: str, name: str) -> float | int | None:
         bpm = -1.0
     least, most = BPM_RANGE
     if not least <= bpm <= most:
-        raise UserError(f"{name}: the tempo {text[:20]!r} is no number of {least:g} to {most:g}.")
+        raise UserError(
+            f"{name}: the tempo {text[:20]!r} is not a number from {least:g} to {most:g}."
+        )
     return int(bpm) if bpm == int(bpm) else bpm
 
 

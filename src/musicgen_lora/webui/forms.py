@@ -126,7 +126,7 @@ def _value(setting: Setting, text: str) -> Any:
     try:
         value = yaml.load(text[:1000], SettingsLoader)
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{setting.name} = {text[:80]!r}: is no value.") from error
+        raise UserError(f"{setting.name} = {text[:80]!r}: is not a valid value.") from error
     # No field is a switch: true would be taken for 1. YAML takes 1e-4 for a text.
     if isinstance(value, bool):
         return text

@@ -75,7 +75,7 @@ class Kept:
         say = self._page.words
         told = gr.HTML(elem_id=f"{prefix}-changed")
         back = gr.Button(
-            say("Back to the defaults"), size="sm", visible=False, elem_id=f"{prefix}-defaults"
+            say("Reset to the defaults"), size="sm", visible=False, elem_id=f"{prefix}-defaults"
         )
 
         def look(*values: Any) -> tuple[str, Any]:

@@ -94,9 +94,9 @@ class Page:
         before = [each for each in self.workspace.jobs.all() if not each.is_over]
         said = "Started: {title}"
         if any(each.id != job.id for each in before):
-            said = "It waits for what runs: {title}"
+            said = "Queued behind the running job: {title}"
         if can_begin(job, before):
-            said = "It waits for what runs; Start now, at the top, plays it meanwhile: {title}"
+            said = "Queued; Start now, at the top, runs it alongside the running job: {title}"
         gr.Info(self.words(said, title=escape(title)))
         return job
 
@@ -108,7 +108,7 @@ class Page:
         if value in [identity for _, identity in choices]:
             # Without a value: what was chosen since the look began stays.
             return gr.update(choices=choices, info="")
-        gone = self.words("What was chosen here is not there any more.")
+        gone = self.words("What was chosen here no longer exists.")
         return gr.update(choices=choices, value=None, info=gone)
 
     def address(self, kind: str, *names: str) -> str:

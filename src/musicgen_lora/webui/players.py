@@ -57,7 +57,7 @@ def player(
         duration_s: shown until the sound itself has been read; 0 where it isn't known.
     """
     if len(sides) > 1:
-        details = " · ".join(filter(None, [details, words("All sides are heard equally loud.")]))
+        details = " · ".join(filter(None, [details, words("All versions play equally loud.")]))
     # What a player plays is how it is known again when the page draws it anew.
     key = escape(f"{label} {sides[0].address}")
     buttons = "".join(
@@ -70,7 +70,7 @@ def player(
         f'<figure class="sound"><figcaption>{escape(label)}</figcaption>'
         f'<div class="player" tabindex="-1" hidden data-key="{key}" '
         f'data-duration="{duration_s:.3f}"><div class="bar" role="slider" tabindex="0" '
-        f'aria-label="{escape(words("Place in the clip, in seconds"))}" aria-valuemin="0" '
+        f'aria-label="{escape(words("Position in the clip, in seconds"))}" aria-valuemin="0" '
         f'aria-valuenow="0">{_pictures(sides, words)}'
         '<div class="region" hidden></div><div class="head"></div></div>'
         f'<div class="controls"><button type="button" class="play" '

@@ -29,16 +29,16 @@ def rename_run(runs: Path, wanted: object, typed: object) -> str:
     """
     old, new = find(folders_of(runs), wanted), new_name(typed, "")
     if not new:
-        raise UserError("Say what the run should be called.")
+        raise UserError("Enter the run's new name.")
     source, target = inside(runs, old), runs / new
     run = Run.read(source)
     if run is None or run.status != FINISHED:
         # Going on with it would look for it under its old name, and begin anew.
         raise UserError(f"{old}: can be renamed once it is finished.")
     if os.path.lexists(target):
-        raise UserError(f"{new}: is there already; give another name.")
+        raise UserError(f"{new}: already exists; choose another name.")
     if locks.in_use(source):
-        raise UserError(f"{old}: in use by a command; stop it first.")
+        raise UserError(f"{old}: is in use by a command; stop that first.")
     os.rename(source, target)
     for folder in (target, *(target / PREVIOUS).glob("*/")):
         found = Run.read(folder)

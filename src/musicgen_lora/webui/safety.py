@@ -55,7 +55,7 @@ def find(names: Iterable[str], wanted: object) -> str:
         for name in names:
             if id_of(name) == wanted:
                 return name
-    raise UserError("That is not there any more; reload the page.")
+    raise UserError("That no longer exists; reload the page.")
 
 
 def folders_of(root: Path) -> list[str]:
@@ -94,7 +94,7 @@ def inside(root: Path, name: str) -> Path:
         and not re.search(r'[\\\0:*?"<>|]', name)
     )
     if not is_plain:
-        raise UserError(f"{name[:80]!r}: is no name of a file in this folder.")
+        raise UserError(f"{name[:80]!r}: is not the name of a file in this folder.")
     path = root.resolve()
     for part in parts:
         path = path / part
@@ -103,7 +103,9 @@ def inside(root: Path, name: str) -> Path:
         except OSError as error:
             raise UserError(f"{name[:80]}: {error.strerror}.") from error
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise UserError(f"{name[:80]}: is a link or no plain file; the page reads neither.")
+            raise UserError(
+                f"{name[:80]}: is a link or not a regular file; the page reads neither."
+            )
     return path
 
 
@@ -152,20 +154,20 @@ def take_uploads(paths: Sequence[str], cache: Path, target: Path) -> list[str]:
     if not paths:
         raise UserError("Choose or drop audio files first.")
     if len(paths) > MAX_FILES:
-        raise UserError(f"{len(paths)} files: the page takes {MAX_FILES} at once.")
+        raise UserError(f"{len(paths)} files: the page takes at most {MAX_FILES} at once.")
     home, total = cache.resolve(), 0
     for given in paths:
         path = Path(given)
         is_sent = path.resolve().is_relative_to(home) and path.resolve() == path.absolute()
         if not is_sent or not path.is_file():
-            raise UserError(f"{path.name[:80]}: was not sent to this page.")
+            raise UserError(f"{path.name[:80]}: was not uploaded to this page.")
         if path.suffix.lower() not in AUDIO_SUFFIXES:
-            raise UserError(f"{path.name[:80]}: is no audio ({', '.join(AUDIO_SUFFIXES)}).")
+            raise UserError(f"{path.name[:80]}: is not audio ({', '.join(AUDIO_SUFFIXES)}).")
         total += path.stat().st_size
     if total > MAX_UPLOAD_BYTES:
         raise UserError(
-            f"{total >> 20} MB: the page takes {MAX_UPLOAD_BYTES >> 20} MB at once; put the files "
-            "into a folder of the audio folder instead."
+            f"{total >> 20} MB: the page takes at most {MAX_UPLOAD_BYTES >> 20} MB at once; put "
+            "the files into a subfolder of the audio folder instead."
         )
     target.mkdir(parents=True, exist_ok=True)
     return [_copy(Path(given), target) for given in paths]
@@ -201,7 +203,7 @@ def delete_folder(root: Path, wanted: object, typed: object) -> str:
         raise UserError(f"{name}: type its name to confirm; nothing was deleted.")
     folder = inside(root, name)
     if locks.in_use(folder):
-        raise UserError(f"{name}: in use by a command; stop it first.")
+        raise UserError(f"{name}: is in use by a command; stop that first.")
     try:
         atomic.remove_folder(folder)
     except OSError as error:

@@ -39,7 +39,7 @@ def serve_page(settings: UiSettings) -> None:
     if not is_local and len(password) < LEAST_PASSWORD:
         raise UserError(
             f"--host {settings.host}: others could reach the page; set {PASSWORD} to a password of "
-            f"at least {LEAST_PASSWORD} letters, which the page then asks for."
+            f"at least {LEAST_PASSWORD} characters, which the page then asks for."
         )
     for folder in settings.audio_dirs:
         if not folder.is_dir():
@@ -56,7 +56,7 @@ def serve_page(settings: UiSettings) -> None:
     app = make_app(workspace, language, LOCAL_HOSTS if is_local else None, password)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     plain_console().print(
-        f"The page: http://{shown}:{settings.port}/ (Ctrl-C closes it; jobs that run go on)"
+        f"The page: http://{shown}:{settings.port}/ (Ctrl-C closes it; running jobs continue)"
     )
     config = uvicorn.Config(
         app,
@@ -100,6 +100,6 @@ def _check_port(host: str, port: int) -> None:
             listener.bind((host, port))
     except OSError as error:
         raise UserError(
-            f"--host {host} --port {port}: cannot listen there ({error.strerror}); give another "
+            f"--host {host} --port {port}: cannot listen there ({error.strerror}); pass another "
             "--port."
         ) from error

@@ -105,7 +105,7 @@ class Workspace:
     def check_idle(self, folder: Path) -> None:
         """Raises a UserError where a job that is not over reads or writes a folder."""
         if self.jobs.uses(folder):
-            raise UserError(f"{folder.name}: in use by a command; stop it first.")
+            raise UserError(f"{folder.name}: is in use by a command; stop that first.")
 
     def delete(self, home: Path, wanted: object, typed: object) -> str:
         """Deletes the dataset or run of an id, and returns its name.
@@ -128,7 +128,7 @@ class Workspace:
         """
         run = self.run(wanted)
         if not has_adapter(run):
-            raise UserError(f"{run.name}: has no adapter yet; train it to a validation.")
+            raise UserError(f"{run.name}: has no adapter yet; train it until its first validation.")
         return run / BEST_MODEL
 
     def adapters(self) -> dict[str, Path]:

@@ -117,7 +117,7 @@ def test_what_plays_begins_beside_what_runs_when_asked(jobs: Jobs) -> None:
     jobs.stop(again.id)
     wait_for(jobs, again, "cancelled")
     wait_for(jobs, cancelled, "cancelled")
-    with pytest.raises(UserError, match="doesn't wait any more"):
+    with pytest.raises(UserError, match="is no longer waiting"):
         jobs.start_beside(cancelled.id)
     jobs.stop(first.id, by_force=True)
     wait_for(jobs, second, "failed")
@@ -144,7 +144,7 @@ def test_one_at_a_time_plays_beside_what_runs(tmp_path: Path) -> None:
     assert not any(jobs.is_turn(job.id) for job in (later, plain, two))
     (jobs.folder / one.id / "end.json").write_text(end)
     assert [jobs.is_turn(job.id) for job in (later, plain, two)] == [True, False, True]
-    with pytest.raises(UserError, match="doesn't wait any more"):
+    with pytest.raises(UserError, match="is no longer waiting"):
         jobs.start_beside(later.id)
 
 
@@ -216,7 +216,7 @@ def test_a_number_given_again_is_no_job_of_ours(jobs: Jobs, tmp_path: Path) -> N
     for name in ("waiting.json", "working.json"):
         (place / name).write_text(json.dumps({"pid": stranger.pid, "born": "x 1", "at": 1.0}))
     assert jobs.get(place.name).status == "interrupted"
-    with pytest.raises(UserError, match="over already"):
+    with pytest.raises(UserError, match="has already ended"):
         jobs.stop(place.name, by_force=True)
     assert not send(stranger.pid, "x 1", SIGKILL)
     assert stranger.poll() is None
@@ -253,11 +253,11 @@ def test_queue_is_short_a_folder_is_one_jobs_and_commands_are_ours(tmp_path: Pat
     jobs = Jobs(tmp_path / "jobs", start=lambda place: None)
     for number in range(module.MAX_WAITING):
         submit(jobs, SHORT, f"n{number}")
-    with pytest.raises(UserError, match="n0: a job that writes there"):
+    with pytest.raises(UserError, match="n0: another job is still writing there"):
         submit(jobs, SHORT, "n0")
     with pytest.raises(UserError, match="Busy"):
         submit(jobs, SHORT, "more")
-    with pytest.raises(UserError, match="runs no such command"):
+    with pytest.raises(UserError, match="has no such command"):
         jobs.submit("doctor", {}, title="x", folder=jobs.folder)
     assert len(jobs.all()) == module.MAX_WAITING
 

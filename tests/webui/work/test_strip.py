@@ -16,10 +16,10 @@ from musicgen_lora.webui.work.strip import strip
 @pytest.mark.parametrize(
     ("command", "status", "said"),
     [
-        ("train", "interrupted", "It can go on from its last checkpoint"),
-        ("generate", "interrupted", "What is done of it stays; Go on makes the rest."),
-        ("generate", "stopped", "What is done of it stays"),
-        ("generate", "failed", "Jobs, below, has all that it says."),
+        ("train", "interrupted", "It can resume from its last checkpoint"),
+        ("generate", "interrupted", "What is done is kept; Resume does the rest."),
+        ("generate", "stopped", "What is done is kept"),
+        ("generate", "failed", "Jobs, below, has the full output."),
         ("generate", "finished", '<span class="line"></span>'),
         ("prepare", "finished", "what was left out"),
     ],
@@ -67,7 +67,7 @@ def test_how_far_a_job_is_and_how_long_it_will_take(language: Any) -> None:
     html = strip([job], Words("en"), {"1": ["clips encoded: 17 of 24 (71 %)"]})
     assert '<progress max="100" value="71"' in html
     waiting = Job("2", "prepare", "y", Path("y"), "en", 1.0, "waiting")
-    assert "It begins when what runs is over;" in strip([waiting, job], Words("en"), {})
+    assert "It starts when the running job ends;" in strip([waiting, job], Words("en"), {})
 
 
 def of(number: int, command: str, status: Any, *, is_beside: bool = False) -> Job:
@@ -84,7 +84,7 @@ def test_what_plays_may_begin_beside_what_runs_which_is_said_once() -> None:
         of(2, "generate", "waiting"),
     ]
     html = strip([*waiting, training], Words("en"), {"1": ["step 3/9  1 s left"]})
-    assert html.count("Start now plays it meanwhile: both get slower") == 1
+    assert html.count("Start now runs it alongside: both get slower") == 1
     assert html.count('data-act="begin"') == 2
     assert "graphics card" in html
     assert 'data-act="begin" data-job="4"' not in html
@@ -92,7 +92,7 @@ def test_what_plays_may_begin_beside_what_runs_which_is_said_once() -> None:
     assert "begin" not in strip([waiting[1], of(1, "generate", "running")], Words("zh"), {})
     asked = of(3, "generate", "waiting", is_beside=True)
     html = strip([asked, of(2, "generate", "running"), training], Words("en"), {})
-    assert "as soon as nothing else is played" in html
+    assert "as soon as no other clip is being generated" in html
     assert 'data-act="begin"' not in html
 
 

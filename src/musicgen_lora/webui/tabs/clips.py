@@ -26,8 +26,8 @@ from musicgen_lora.webui.workspace import (
 )
 
 HEADERS = ("File", "Caption", "Tempo", "Key", "Length", "Warnings", "Waveform")
-CHANGED = "The dataset has been changed since this table was read: Read it again."
-UNSAVED = "The table has changes that are not saved: save it, or read it again to drop them."
+CHANGED = "The dataset has changed since this table was loaded: reload the table."
+UNSAVED = "The table has unsaved changes: save it, or reload it to discard them."
 MADE = "Clips: {clips}, minutes: {minutes}, files left out: {left_out}."
 MAX_ROWS = 2_000
 _MARK = re.compile(r'data-of="([0-9a-f]+)" data-read="((?:[0-9a-f]{8} ){2}[0-9a-f]{8})"')
@@ -128,7 +128,7 @@ class ClipTable:
         if folder is None or not at:
             return "", now
         address = f"{self._page.address('preparation')}/{wanted}?at={at}"
-        report = say("Report: what to mend first, and what was left out")
+        report = say("Report: what to fix first, and what was left out")
         line = escape(say(MADE, **_summary(folder)))
         return f'<p>{line} <a href="{address}" target="_blank">{report}</a></p>', now
 
@@ -192,14 +192,14 @@ def build(page: Page) -> None:
     heard = gr.HTML(elem_id="clip-player")
     with gr.Row():
         save = gr.Button(say("Save the table"), variant="primary", elem_id="save-clips")
-        reload = gr.Button(say("Read it again"), elem_id="reload-clips")
+        reload = gr.Button(say("Reload the table"), elem_id="reload-clips")
     old = gr.HTML(elem_id="clips-old")
     shown = [table, gr.State(""), old]
     changing = _build_bulk(page, clips, [dataset, table], shown)
     gr.Markdown(
         say(
-            "Captions made by the program follow a corrected tempo or key when the dataset "
-            "is prepared again; what you wrote stays."
+            "When the dataset is prepared again, generated captions follow corrected tempos and "
+            "keys; what you wrote stays."
         )
     )
     seen = gr.State("")
@@ -235,7 +235,7 @@ def _table(page: Page) -> gr.Dataframe:
         interactive=True,
         max_height=420,
         buttons=[],
-        label=say("Click a row to hear it; write into captions, tempi and keys"),
+        label=say("Click a row to hear it; captions, tempos and keys can be edited"),
         elem_id="clips",
     )
 
@@ -245,10 +245,10 @@ def _build_deletion(page: Page, clips: ClipTable, dataset: gr.Dropdown) -> Any:
     say = page.words
     with gr.Accordion(say("Delete the dataset"), open=False, elem_id="delete-dataset-box"):
         typed = gr.Textbox(
-            label=say("Type the dataset's name to delete it for good"),
+            label=say("Type the dataset's name to delete it permanently"),
             info=say(
-                "Audio that it was made from stays, and so do runs; one that is not finished "
-                "can't be gone on with then."
+                "The audio it was made from and the runs stay, but an unfinished run can't be "
+                "resumed any more."
             ),
             max_lines=1,
             elem_id="delete-dataset-name",
@@ -267,14 +267,16 @@ def _build_bulk(page: Page, clips: ClipTable, asked: list[Any], shown: list[Any]
         shown: what a handler that is `dated` gives.
     """
     say = page.words
-    with gr.Accordion(say("All captions at once"), open=False):
+    with gr.Accordion(say("Edit all captions"), open=False):
         with gr.Row():
             find = gr.Textbox(label=say("Find"), max_lines=1, elem_id="find")
             put = gr.Textbox(label=say("Replace with"), max_lines=1, elem_id="replace")
             replace = gr.Button(say("Replace in all"), elem_id="replace-all")
         with gr.Row():
             prefix = gr.Textbox(
-                label=say("Word in front, such as a trigger word"), max_lines=1, elem_id="prefix"
+                label=say("Word to put in front, such as a trigger word"),
+                max_lines=1,
+                elem_id="prefix",
             )
             put_first = gr.Button(say("Put in front of all"), elem_id="prefix-all")
     return [

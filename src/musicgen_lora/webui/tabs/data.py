@@ -41,8 +41,8 @@ def _build_preparation(page: Page) -> None:
     gr.Markdown(
         say("At most {n} files and {gb} GB at once.", n=MAX_FILES, gb=MAX_UPLOAD_BYTES >> 30)
     )
-    folder = gr.Dropdown([], label=say("Or a folder"), elem_id="audio-folder")
-    name = gr.Textbox(label=say("Name of the dataset"), max_length=60, elem_id="dataset-name")
+    folder = gr.Dropdown([], label=say("Or choose a folder"), elem_id="audio-folder")
+    name = gr.Textbox(label=say("Dataset name"), max_length=60, elem_id="dataset-name")
     form = form_of("prepare", frozenset(("input_dir", "output_dir")))
     fields = kept.advanced(form, "prepare")
     go = gr.Button(say("Prepare"), variant="primary", elem_id="prepare")
@@ -107,7 +107,7 @@ class Preparing:
         would be marked as gone."""
         made_of = self._page.workspace.jobs.made_of(self._page.workspace.datasets / title)
         if made_of not in (None, source):
-            raise UserError(f"{title}: was made of {made_of}; give another name.")
+            raise UserError(f"{title}: was made from {made_of}; choose another name.")
 
     def _own_name(self, title: str, source: Path) -> str:
         """The first of `title`, `title 2` and so on that is no dataset of another folder: names

@@ -30,24 +30,26 @@ def build(page: Page) -> None:
         [],
         multiselect=True,
         label=say("Adapters and checkpoints"),
-        info=say("Several are measured side by side, in one report."),
+        info=say("Several are compared side by side in one report."),
         elem_id="evaluate-runs",
     )
     with gr.Row():
         strengths = gr.Textbox(
             form[0].shown,
             label=say("Strengths"),
-            info=say("Such as 0.5 1 1.5; 0 is the base. Empty takes 1."),
+            info=say("Such as 0.5 1 1.5; 0 is the base. If empty, 1."),
             placeholder="1",
             max_lines=1,
             max_length=100,
             elem_id="evaluate-strengths",
         )
-        count = gr.Slider(1, 16, value=4, step=1, label=say("Prompts"), elem_id="evaluate-prompts")
+        count = gr.Slider(
+            1, 16, value=4, step=1, label=say("Number of prompts"), elem_id="evaluate-prompts"
+        )
         compare = gr.Checkbox(True, label=say("Compare with the base"), elem_id="compare")
     fields = kept.advanced(form[1:], "evaluate")
     go = gr.Button(say("Evaluate"), variant="primary", elem_id="evaluate")
-    report = gr.Dropdown([], label=say("Report of"), elem_id="evaluate-run")
+    report = gr.Dropdown([], label=say("Report for"), elem_id="evaluate-run")
     shown = gr.HTML(elem_id="report")
     seen, listed = gr.State(""), gr.State([])
     measuring = Measuring(page, form)
@@ -95,8 +97,8 @@ class Measuring:
         for name, base in bases.items():
             if base != bases[names[0]]:
                 raise UserError(
-                    f"{name}: was trained on another base model than {names[0]}; choose adapters "
-                    "of one."
+                    f"{name}: was trained on a different base model than {names[0]}; choose "
+                    "adapters of the same one."
                 )
         return bases[names[0]]
 
@@ -147,7 +149,7 @@ class Measuring:
         frame = (
             f'<iframe class="report" sandbox="allow-scripts allow-downloads" '
             f'src="{address}?at={at}" title="{say("Report")}"></iframe>'
-            f'<a href="{address}" target="_blank">{say("Report in a window of its own")}</a>'
+            f'<a href="{address}" target="_blank">{say("Open the report in a new window")}</a>'
         )
         return frame, now
 

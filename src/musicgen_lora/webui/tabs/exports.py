@@ -14,9 +14,9 @@ from musicgen_lora.webui.words import beginning
 from musicgen_lora.webui.workspace import adapter_names, choices
 
 KINDS = {
-    "peft": "an adapter for other people",
+    "peft": "an adapter to share",
     "audiocraft": "a model for audiocraft",
-    "merge": "a base model with the adapters in it",
+    "merge": "a base model with the adapters merged in",
 }
 """What can be written; the last is the `merge` command's, the others the formats of `export`."""
 STRENGTHS = "0.7 0.3"
@@ -29,7 +29,7 @@ def build(page: Page) -> None:
         runs = gr.Dropdown([], multiselect=True, label=say("Runs"), elem_id="export-runs")
         strengths = gr.Textbox(
             label=say("Strength of each, 0 to 2"),
-            info=say("1 is the adapter as it was trained; empty takes 1 for each."),
+            info=say("1 is the adapter as trained; if empty, 1 for each."),
             placeholder=STRENGTHS,
             max_lines=1,
             elem_id="export-strengths",
@@ -37,11 +37,11 @@ def build(page: Page) -> None:
         kind = gr.Radio(
             [(say(label), name) for name, label in KINDS.items()],
             value="peft",
-            label=say("What is written"),
+            label=say("Export as"),
             elem_id="export-kind",
         )
-        name = gr.Textbox(label=say("Its name"), max_length=60, elem_id="export-name")
-        go = gr.Button(say("Write it"), variant="primary", elem_id="export")
+        name = gr.Textbox(label=say("Name"), max_length=60, elem_id="export-name")
+        go = gr.Button(say("Export"), variant="primary", elem_id="export")
     written, seen, listed = gr.HTML(elem_id="exports"), gr.State(""), gr.State("")
 
     exporting = Exporting(page)
@@ -62,7 +62,7 @@ class Exporting:
         """Starts a merge or an export of the runs that were chosen."""
         page, work = self._page, self._page.workspace
         if what not in KINDS:
-            raise UserError("Choose what is to be written.")
+            raise UserError("Choose what to export.")
         ids = wanted if isinstance(wanted, list) else []
         if not ids:
             raise UserError("Choose a run first.")
@@ -109,5 +109,5 @@ def _listing(page: Page) -> str:
         f"<li><b>{escape(name)}</b> <code>{escape(str(page.workspace.models / name))}</code></li>"
         for name in names
     ]
-    title = escape(page.words("What was written"))
+    title = escape(page.words("Exported models"))
     return f"<h4>{title}</h4><ul>{''.join(rows)}</ul>" if rows else ""

@@ -62,17 +62,19 @@ def build(page: Page) -> None:
 def _build_form(page: Page) -> tuple[Form, Kept]:
     say, kept = page.words, Kept(page)
     prompt = gr.Textbox(
-        label=say("What to play"),
+        label=say("Prompt"),
         lines=3,
         value="",
         max_length=1000,
         elem_id="prompt",
         placeholder=EXAMPLE,
     )
-    dice = gr.Button(f"⚄ {say('A caption of my datasets')}", size="sm", elem_id="dice")
+    dice = gr.Button(f"⚄ {say('Random caption from my datasets')}", size="sm", elem_id="dice")
     _build_chips(page, prompt)
     players = _build_players(page, kept)
-    both = gr.Checkbox(True, label=say("The base as well, in the same player"), elem_id="both")
+    both = gr.Checkbox(
+        True, label=say("Also generate with the base, in the same player"), elem_id="both"
+    )
     asked = _build_asked(page)
     recording = Fields(page)
     advanced = form_of("generate", OWN | frozenset(FRONT))
@@ -123,7 +125,7 @@ def _build_players(page: Page, kept: Kept) -> list[Any]:
     base = gr.Dropdown(
         list(BASES),
         value=BASES[0],
-        label=say("Base model, without an adapter"),
+        label=say("Base model if there is no adapter"),
         elem_id="generate-base",
     )
 
@@ -181,7 +183,7 @@ def _build_asked(page: Page) -> list[Any]:
         bars = gr.Dropdown(
             [(say("no loop"), ""), *((str(n), str(n)) for n in BARS)],
             value="",
-            label=say("Loop of bars"),
+            label=say("Loop length in bars"),
             min_width=90,
             elem_id="bars",
         )
@@ -191,7 +193,7 @@ def _build_asked(page: Page) -> list[Any]:
         best_of = gr.Dropdown(
             [str(n) for n in TAKES],
             value="1",
-            label=say("Best of takes"),
+            label=say("Takes (the best is kept)"),
             min_width=90,
             elem_id="best-of",
         )
@@ -254,7 +256,7 @@ class Form:
         recording = AskedRecording(*values[len(self._form) :])
         prompt = str(text or "").strip()
         if not prompt:
-            raise UserError("Write what to play first.")
+            raise UserError("Enter a prompt first.")
         seed = int(given or 0) if is_locked else random.randrange(MAX_SEED)
         settings = {
             "prompts": [prompt] * min(max(int(many or 1), 1), MAX_VARIATIONS),
@@ -284,7 +286,7 @@ class Form:
         asked = asked if isinstance(asked, dict) else {}
         act, target = asked.get("act"), asked.get("target")
         if act not in history.ACTS:
-            raise UserError("That is not there any more; reload the page.")
+            raise UserError("That no longer exists; reload the page.")
         if act == history.REMOVE:
             place = self._work.remove_sound(target)
             gr.Info(self._page.words("Moved to {folder}", folder=escape(str(place))))
@@ -362,7 +364,7 @@ class Form:
             for entry in trained_entries(self._work.datasets / name)
         ]
         if not captions:
-            raise UserError("There is no caption yet; prepare a dataset first.")
+            raise UserError("There are no captions yet; prepare a dataset first.")
         return random.choice(captions)
 
 

@@ -27,7 +27,7 @@ ALIKE = (
 def build(page: Page) -> gr.HTML:
     """Builds the list and has it follow the folder; returns it, for what is done with a sound."""
     say, work = page.words, page.workspace
-    gr.Markdown(f"### {say('What was made')}")
+    gr.Markdown(f"### {say('Generated clips')}")
     shown = gr.HTML(elem_id="history", js_on_load=PRESSED)
     older = gr.Button(visible=False, size="sm", elem_id="older")
     count, seen = gr.State(SHOWN), gr.State("")
@@ -39,7 +39,7 @@ def build(page: Page) -> gr.HTML:
         if now == before:
             return gr.skip(), gr.skip(), before
         n_older = max(0, len(dated) - count)
-        button = gr.update(value=say("Show older ones ({n} more)", n=n_older), visible=n_older > 0)
+        button = gr.update(value=say("Show older clips ({n} more)", n=n_older), visible=n_older > 0)
         return history(work.sounds(count), page) or quiet(say("Nothing yet.")), button, now
 
     def show_more(count: int) -> Any:
@@ -55,8 +55,8 @@ def build(page: Page) -> gr.HTML:
 REMOVE = "remove"
 ACTS = {
     "again": "More like this",
-    "go_on": "Go on from here",
-    "anew": "Play bars anew",
+    "go_on": "Continue from here",
+    "anew": "Regenerate bars",
     REMOVE: "Remove",
 }
 """What can be done with a sound."""

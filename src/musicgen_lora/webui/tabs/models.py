@@ -19,7 +19,7 @@ from musicgen_lora.webui.tabs import exports
 from musicgen_lora.webui.workspace import choices
 
 CARD_BYTES = 64 << 10
-HEADS = ("Run", "State", "Base model", "Steps", "Base's loss", "Best loss", "In words")
+HEADS = ("Run", "Status", "Base model", "Steps", "Base loss", "Best loss", "Verdict")
 _FOR_THE_HUB = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 """What a card begins with, for a hub to read."""
 
@@ -31,11 +31,11 @@ def build(page: Page) -> None:
     card = gr.HTML(elem_id="card")
     exports.build(page)
     with gr.Accordion(say("Rename"), open=False, elem_id="rename-box"):
-        called = gr.Textbox(label=say("New name of the run"), max_lines=1, elem_id="rename-name")
+        called = gr.Textbox(label=say("New run name"), max_lines=1, elem_id="rename-name")
         rename = gr.Button(say("Rename"), elem_id="rename")
     with gr.Accordion(say("Delete"), open=False, elem_id="delete-box"):
         typed = gr.Textbox(
-            label=say("Type the run's name to delete it for good"),
+            label=say("Type the run's name to delete it permanently"),
             max_lines=1,
             elem_id="delete-name",
         )
@@ -68,7 +68,7 @@ class Shelf:
             return ""
         path = self._work.run(wanted) / BEST_MODEL / CARD_FILE
         if not path.is_file() or path.is_symlink():
-            return quiet(self._page.words("No card yet."))
+            return quiet(self._page.words("No model card yet."))
         text = _FOR_THE_HUB.sub("", read_start(path, CARD_BYTES).decode("utf-8", "replace"))
         return f"<pre class='card'>{escape(text)}</pre>"
 

@@ -16,7 +16,7 @@ from musicgen_lora.webui.words import beginning
 from musicgen_lora.webui.workspace import Choices, Workspace, facts_of
 
 GO_ON, ANEW = "go_on", "anew"
-KINDS = {GO_ON: "Go on with it", ANEW: "Play bars of it anew"}
+KINDS = {GO_ON: "Continue it", ANEW: "Regenerate some of its bars"}
 HEARD_S = 4.0
 """What the embedded base can hear of a recording and still play six seconds at once."""
 LISTED = 100
@@ -53,7 +53,7 @@ class AskedRecording:
             bars = {"from_bar": self.from_bar, "to_bar": self.to_bar}
             return {"regenerate": path} | {name: int(bar or 1) for name, bar in bars.items()}
         if self.kind != GO_ON:
-            raise UserError("That is not there any more; reload the page.")
+            raise UserError("That no longer exists; reload the page.")
         seconds = {"continue_at": self.at_s, "heard": self.heard_s}
         given = {name: float(value) for name, value in seconds.items() if value}
         return {"continue_from": path} | given
@@ -84,22 +84,24 @@ class Fields:
     def __init__(self, page: Page) -> None:
         self._page = page
         say = page.words
-        with gr.Accordion(say("Take up a clip"), open=False, elem_id="recording-box") as self.box:
+        with gr.Accordion(
+            say("Continue or regenerate a clip"), open=False, elem_id="recording-box"
+        ) as self.box:
             chosen = gr.Dropdown(
-                self.choices(), value="", label=say("Clip that was made"), elem_id="recording"
+                self.choices(), value="", label=say("Generated clip"), elem_id="recording"
             )
             kind = gr.Radio(
                 [(say(label), name) for name, label in KINDS.items()],
                 value=GO_ON,
-                label=say("What is done with it"),
+                label=say("What to do with it"),
                 elem_id="recording-kind",
             )
             with gr.Row() as self.seconds:
                 at_s = gr.Number(
-                    None, minimum=0, label=say("From second (empty: its end)"), elem_id="at"
+                    None, minimum=0, label=say("From second (empty: the end)"), elem_id="at"
                 )
                 heard_s = gr.Number(
-                    HEARD_S, minimum=0, label=say("Seconds before that it hears"), elem_id="heard"
+                    HEARD_S, minimum=0, label=say("Seconds heard before that"), elem_id="heard"
                 )
             with gr.Row(visible=False) as self.bars:
                 from_bar, to_bar = (

@@ -91,11 +91,11 @@ class Watching:
         jobs, say = self._work.jobs, self._page.words
         job = next((job for job in jobs.all() if job.folder == folder), None)
         if job is None or job.is_over:
-            return say("There is no figure of it.")
+            return say("There is no data for it.")
         if job.status == "waiting":
             return waiting(say)
         return say(
-            "The first figures come in a minute or so. Now: {line}", line=jobs.last_line(job.id)
+            "The first data arrives in a minute or so. Now: {line}", line=jobs.last_line(job.id)
         )
 
     def _previews(self, wanted: str, names: list[str]) -> str:

@@ -23,14 +23,14 @@ def build(page: Page) -> None:
     with gr.Column(visible=False, elem_id="start") as box:
         gr.Markdown(f"### {say('Start here')}")
         gr.HTML(
-            quiet(say("To hear something at once: a base model comes with the program."))
+            quiet(say("To hear something right away: a base model is included."))
             + quiet(
                 say(
-                    "For your own sound: drop beats of yours below, 50 or more, and press Prepare; "
-                    "then Train, Generate, and hear both side by side."
+                    "For your own sound: drop 50 or more of your beats below and press Prepare; "
+                    "then Train, Generate, and compare with the base."
                 )
             )
-            + quiet(say("To try it without any: Make example beats makes some to train on."))
+            + quiet(say("No beats at hand? Make example beats gives you some to train on."))
         )
         hear = gr.Button(f"▶ {say('Play an example beat')}", variant="primary", elem_id="hear")
 

@@ -35,9 +35,9 @@ def build(page: Page) -> None:
         picked = gr.Dropdown([], label=say("Job"), elem_id="job")
         with gr.Row():
             stop = gr.Button(say("Stop and save, or cancel"), elem_id="job-stop")
-            force = gr.Button(say("End at once"), variant="stop", elem_id="job-force")
-            resume = gr.Button(say("Go on, or again"), elem_id="job-resume")
-        log = gr.Textbox(label=say("What it says"), lines=8, max_lines=8, elem_id="job-log")
+            force = gr.Button(say("Force stop"), variant="stop", elem_id="job-force")
+            resume = gr.Button(say("Resume or run again"), elem_id="job-resume")
+        log = gr.Textbox(label=say("Output"), lines=8, max_lines=8, elem_id="job-log")
     seen = gr.State("")
 
     def look(before: str, job_id: str | None) -> Any:
@@ -76,7 +76,7 @@ def build(page: Page) -> None:
         act, job_id = map((asked if isinstance(asked, dict) else {}).get, ("act", "job"))
         acts = {STOP: jobs.stop, GO_ON: jobs.again, BEGIN: jobs.start_beside}
         if act not in acts:
-            raise UserError("That is not there any more; reload the page.")
+            raise UserError("That no longer exists; reload the page.")
         acts[act](str(job_id))
 
     pressed = shown.click(page.guarded(press), None, None, **PRIVATE)

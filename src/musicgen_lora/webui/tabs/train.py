@@ -31,14 +31,14 @@ def _build_start(page: Page, awaited: gr.State) -> None:
     preset = gr.Radio(
         [(say(name), name) for name in PRESETS],
         value="balanced",
-        label=say("How thorough"),
+        label=say("Thoroughness"),
         info=say(
-            "Quick: 2 epochs, a small adapter. Balanced: the defaults. Thorough: up to 15 "
-            "epochs, a large adapter, and an end when it stops getting better."
+            "Quick: 2 epochs, a small adapter. Balanced: the defaults. Thorough: up to 15 epochs, "
+            "a large adapter, and early stopping."
         ),
         elem_id="preset",
     )
-    name = gr.Textbox(label=say("Name of the run"), max_length=60, elem_id="run-name")
+    name = gr.Textbox(label=say("Run name"), max_length=60, elem_id="run-name")
     form = form_of("train", frozenset(("data_dir", "output_dir")))
     fields = kept.advanced(form, "train")
     go = gr.Button(say("Train"), variant="primary", elem_id="train")
@@ -80,7 +80,7 @@ class Starting:
     def settings(self, data_id: Any, model: Any, how: Any, *values: Any) -> dict[str, Any]:
         """Settings of a training, but for its folder."""
         if how not in PRESETS:
-            raise UserError("Choose how thorough it should be.")
+            raise UserError("Choose how thorough the training should be.")
         return {
             "model_path": self._work.base(model),
             "data_dir": str(self._work.dataset(data_id)),

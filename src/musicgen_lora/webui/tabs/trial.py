@@ -30,7 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What each changes of the defaults; a setting that a person changed counts more."""
 BATCHES = ("batch_size", "gradient_accumulation_steps")
-HEADS = ("How thorough", "Steps", "Takes about")
+HEADS = ("Thoroughness", "Steps", "Takes about")
 
 
 def build(
@@ -45,16 +45,16 @@ def build(
         inputs: dataset, base, preset and form of the tab.
     """
     say, work = page.words, page.workspace
-    measure = gr.Button(say("Measure what it will take"), elem_id="measure")
+    measure = gr.Button(say("Estimate time and memory"), elem_id="measure")
     told, seen = gr.HTML(elem_id="estimate"), gr.State("")
 
     def start(*values: Any) -> None:
         settings = settings_of(*values) | TRIAL | {"output_dir": str(work.trial)}
         if any(job.folder == work.trial and not job.is_over for job in work.jobs.all()):
-            raise UserError("It is being measured already.")
+            raise UserError("An estimate is already running.")
         if work.trial.exists():
             atomic.remove_folder(work.trial)
-        title = say("what {name} will take", name=Path(settings["data_dir"]).name)
+        title = say("estimate for {name}", name=Path(settings["data_dir"]).name)
         page.submit("train", settings, title, work.trial)
 
     def look(before: str) -> Any:
@@ -91,7 +91,7 @@ def table(job: Job | None, work: Workspace, say: Words) -> str:
         rows.append((say(name), str(found.n_steps(settings)), takes))
     data = Path(str(run.data.get("data_dir", ""))).name
     said = say(
-        "{data} on {base}: a step takes {step} s and {gb} GB; previews come on top.",
+        "{data} on {base}: {step} s per step, {gb} GB; previews take extra time.",
         data=data,
         base=run.base.get("path", ""),
         step=f"{found.step_s:.2g}",

@@ -104,15 +104,17 @@ class Jobs:
             UserError: enough are waiting, or another job has that folder.
         """
         if command not in PAGE_COMMANDS:
-            raise UserError(f"{command}: the page runs no such command.")
+            raise UserError(f"{command}: the page has no such command.")
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         with self.locked():
             before = [job for job in self.all() if not job.is_over]
             is_held = any(job.folder == folder.resolve() for job in before)
             if is_held and command not in SHARING:
-                raise UserError(f"{folder.name}: a job that writes there is not over yet.")
+                raise UserError(f"{folder.name}: another job is still writing there.")
             if sum(job.status == "waiting" for job in before) >= MAX_WAITING:
-                raise UserError("Busy: enough jobs are waiting; wait for one, or cancel one.")
+                raise UserError(
+                    "Busy: too many jobs are waiting; wait for one to finish, or cancel one."
+                )
             place = self.folder / name
             facts = {
                 "command": command,
@@ -143,7 +145,7 @@ class Jobs:
         """
         job = self.get(job_id)
         if not job.is_over:
-            raise UserError(f"{job.title}: is not over yet.")
+            raise UserError(f"{job.title}: has not ended yet.")
         return self.submit(
             job.command,
             self._settings(job),
@@ -161,7 +163,7 @@ class Jobs:
         with self.locked():
             job, place = self.get(job_id), self.folder / job_id
             if job.is_over:
-                raise UserError(f"{job.title}: is over already.")
+                raise UserError(f"{job.title}: has already ended.")
             (place / STOP_FILE).touch()
             process = process_of(place / WORKING_FILE)
             if process is not None:
@@ -179,7 +181,7 @@ class Jobs:
         with self.locked():
             job = self.get(job_id)
             if job.status != "waiting" or job.command not in SHARING:
-                raise UserError(f"{job.title}: doesn't wait any more.")
+                raise UserError(f"{job.title}: is no longer waiting.")
             (self.folder / job_id / BESIDE_FILE).touch()
 
     def all(self) -> list[Job]:
@@ -223,7 +225,9 @@ class Jobs:
         try:
             return dict(yaml.safe_load(path.read_text(encoding="utf-8"))[job.command])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise UserError(f"{path}: not readable any more; start it from its tab.") from error
+            raise UserError(
+                f"{path}: can't be read any more; start it again from its tab."
+            ) from error
 
     def log(self, job_id: str) -> str:
         """The last lines that a job's command has printed.

@@ -22,8 +22,8 @@ SIGNS = {
     "cancelled": "-",
 }
 NEXT = {
-    "prepare": "Data has the clips, and a report: what to mend first, and what was left out.",
-    "train": "It can be heard in Generate, and measured in Evaluate.",
+    "prepare": "Data has the clips and a report: what to fix first, and what was left out.",
+    "train": "Listen to it in Generate, measure it in Evaluate.",
     "evaluate": "Its report is in Evaluate.",
 }
 """What to do with what a command has made."""
@@ -48,13 +48,13 @@ def strip(jobs: Sequence[Job], words: Words, printed: Mapping[str, Sequence[str]
         may_begin = can_begin(job, shown)
         begin = _act(BEGIN, words("Start now"), job, words) if may_begin else ""
         if job.status == "failed":
-            line = f"{line} {words('Jobs, below, has all that it says.')}".strip()
+            line = f"{line} {words('Jobs, below, has the full output.')}".strip()
         elif job.status == "finished" and job.command in NEXT:
             line = words(NEXT[job.command])
         elif job.can_resume and job.command == "train":
-            line = words("It can go on from its last checkpoint.")
+            line = words("It can resume from its last checkpoint.")
         elif job.status in ("interrupted", "stopped"):
-            line = words("What is done of it stays; Go on makes the rest.")
+            line = words("What is done is kept; Resume does the rest.")
         elif job.status == "waiting":
             told = _beside(job, words) if may_begin or job.is_beside else waiting(words)
             # Of several in a row, the first one says it.
@@ -77,7 +77,8 @@ def shown_of(jobs: Sequence[Job]) -> list[Job]:
 def waiting(words: Words) -> str:
     """What a job waits for."""
     return words(
-        "It begins when what runs is over; to have it sooner, stop that: it can go on later."
+        "It starts when the running job ends; to start it sooner, stop that one: it can be "
+        "resumed later."
     )
 
 
@@ -92,10 +93,12 @@ def can_begin(job: Job, jobs: Sequence[Job]) -> bool:
 def _beside(job: Job, words: Words) -> str:
     """What comes of beginning beside what runs."""
     if job.is_beside:
-        return words("It begins beside what runs as soon as nothing else is played.")
+        return words(
+            "It starts alongside the running job as soon as no other clip is being generated."
+        )
     return words(
-        "It begins when what runs is over. Start now plays it meanwhile: both get slower, and the "
-        "memory, of a graphics card above all, may be too little for both."
+        "It starts when the running job ends. Start now runs it alongside: both get slower, and "
+        "memory, especially on a graphics card, may not be enough for both."
     )
 
 
@@ -106,7 +109,7 @@ def _button(job: Job, words: Words) -> str:
     elif job.status == "waiting":
         act, label = STOP, words("Cancel")
     elif job.can_resume:
-        act, label = GO_ON, words("Try again" if job.status == "failed" else "Go on")
+        act, label = GO_ON, words("Try again" if job.status == "failed" else "Resume")
     else:
         return ""
     return _act(act, label, job, words)
