@@ -1,5 +1,5 @@
-"""`make demo`: the main job, end to end, on two CPU cores: 808 beats in, an adapter out, new
-beats, and a report on how far the model moved. Everything lands in `demo/`."""
+"""`make demo`: the whole job on two CPU cores: 808 beats in, an adapter out, new beats, and a
+report on how far the model moved. Everything goes to `demo/`."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ ENDS = {
         "\n报告：{0}/report.html（用浏览器打开）\n音频：{1}（适配器），{0}/audio（基础模型与适配器，逐对）",
     ),
 }
-"""What stands before and after the findings, by language."""
+"""What is printed before and after the findings, by language."""
 
 
 def run_demo() -> int:
-    """Runs the four commands one after the other; the first failure's exit code, else 0."""
+    """Runs the four commands in turn; returns the first failure's exit code, else 0."""
     began = time.monotonic()
     for step in STEPS:
         print(f"\n$ musicgen-lora {step}", flush=True)

@@ -2,10 +2,10 @@
 
     python tools/install_torch.py --python .venv/bin/python
 
-On Linux, PyPI's wheel of torch is the CUDA build: 2.7 GB with the libraries that it needs. Without
-an NVIDIA GPU, PyTorch's own index has a build for the CPU of 0.2 GB; where that index can't be
-reached, pip's own is asked. Needs nothing but Python; a torch of the pinned version that is there
-already stays. Says so in Chinese too, since the package that translates is not installed yet.
+On Linux, PyPI's wheel of torch is the CUDA build: 2.7 GB with the libraries that it needs. For
+machines without an NVIDIA GPU, PyTorch's own index has a CPU build of 0.2 GB; if that index can't
+be reached, pip's own is used. Needs nothing but Python; an installed torch of the pinned version is
+left alone. Messages are in Chinese too, since the package that translates is not installed yet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 PIP = ("-m", "pip", "install", "--disable-pip-version-check")
-"""Not quiet: the download takes minutes, and a terminal shows how far it is."""
+"""Not quiet: the download takes minutes, and a terminal shows its progress."""
 CHECK = """import sys
 from importlib.metadata import version
 sys.exit(version("torch").split("+")[0] != sys.argv[1])"""
@@ -52,14 +52,14 @@ def pinned_torch(requirements: Path = REQUIREMENTS) -> str:
 def install_torch(
     python: str, *, has_gpu: bool, system: str, run: Run, say: Callable[[str], None] = print
 ) -> int:
-    """Installs torch into the environment of `python`; pip's exit code.
+    """Installs torch into the environment of `python`; returns pip's exit code.
 
     Args:
-        python: of the environment.
-        has_gpu: whether an NVIDIA GPU is there.
+        python: the environment's interpreter.
+        has_gpu: whether there is an NVIDIA GPU.
         system: as `platform.system()` says.
         run: runs a command.
-        say: tells what is done.
+        say: prints what is done.
     """
     torch = pinned_torch()
     version = torch.removeprefix("torch==")
@@ -80,7 +80,7 @@ def install_torch(
 
 
 def _run(command: Sequence[str]) -> int:
-    # The look at what is installed fails with a traceback where nothing is.
+    # The check of what is installed fails with a traceback if nothing is.
     errors = subprocess.DEVNULL if "-c" in command else None
     return subprocess.run(list(command), check=False, stderr=errors).returncode
 

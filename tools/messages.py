@@ -1,10 +1,10 @@
-"""Brings the catalogue of translations level with the messages of the source.
+"""Brings the catalogue of translations in line with the messages in the source.
 
-    python tools/messages.py            # adds what is new, drops what is gone, names what lacks
-    python tools/messages.py --check    # says the same and changes nothing; 1 where it isn't level
+    python tools/messages.py            # adds what is new, drops what is gone, lists what is missing
+    python tools/messages.py --check    # reports the same, changes nothing; exit code 1 if outdated
 
-English stays in the code as it is written there; `source_texts` takes it out. Every text of two
-words or more that is neither a docstring nor in `NOT_MESSAGES` counts as a message.
+The English stays in the code; `source_texts` extracts it. Every text of two words or more that is
+neither a docstring nor in `NOT_MESSAGES` counts as a message.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SLOT = re.compile(r"\{\d+(:[^}]*)?\}")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 
 NOT_MESSAGES = {
-    # What the audio plays, in the words that the text encoder knows; English by its nature.
+    # What the audio sounds like, in words that the text encoder knows; always English.
     "beats": None,
     "dataset/caption_words.py": None,
     "prepare/words/captions.py": None,
@@ -42,12 +42,12 @@ NOT_MESSAGES = {
     "prepare/clips/cut.py": None,
     "export": r"- (Base|Adapter).*|from .*|import os|play = .*|sound = .*|    .*|\{0\}# .*|#+ .*"
     r"|os\.chdir.*|T5Cond.*|model = .*|\nMelodies.*|All settings.*|Settings and.*|Exported by.*",
-    # Raised at a caller's mistake, never at a user's; names of features and of tags.
+    # Raised for a caller's mistake, never a user's; names of features and of tags.
     "generation/recordings/continuation.py": None,
     "model/lora/mixture.py": r".*holds a mixture already.*",
     # Tags of sound files.
     "generation/clips/clip.py": r"(prompt|seed|base|adapter): .*|<.*|\{0\} · seed.*",
-    # What Python shows of an object.
+    # An object's repr.
     "generation/musicgen.py": r"<.*",
     "listening": None,
     "audio/waveforms.py": None,
@@ -55,7 +55,7 @@ NOT_MESSAGES = {
     "evaluation/decisions/statistics.py": r"Pairs.*",
     "config": r"hip hop.*",
     "model/delays.py": None,
-    # What a model is tried on, which reads English; a rule in a document.
+    # Probes for a model that reads English; a rule in a document.
     "evaluation/measures/listeners.py": r"white noise.*|a drum machine.*|a single pure.*"
     r"|a dog barking.*|a man giving.*|slow piano.*",
     "evaluation/report/card.py": r"<!--.*",
@@ -67,10 +67,10 @@ NOT_MESSAGES = {
     "prepare/report/findings.py": r"hip hop|cut short|bass out of phase|out of phase"
     r"|longer than said|lossy edge|low rate|fake stereo|near mono|above full scale|tempo unsure",
     "prepare/report/report.py": r"whole files",
-    # Anywhere: what libraries are asked about or known by, and commands.
+    # Anywhere: text by which libraries are recognised, and commands.
     "": r"can't allocate|FSDP2-wrapped module|\s*musicgen-lora \{0\}\s*|--\w+ \{0\}|quantise \{0\}",
     "__init__.py": None,
-    # Fits too much.
+    # Would match too much.
     "commands/table.py": r" with \{0\}",
     # What tyro says.
     "commands/wrong_flags.py": r"(Unrecog|Missing|invalid|Error parsing|Perhaps).*",
@@ -81,7 +81,7 @@ NOT_MESSAGES = {
     "webui": r"(?!--host|--audio_dirs|The page: ).*",
     "training/packed/settings.py": r"python -m.*",
 }
-"""By module or folder, the texts that no person reads: all, or those that match as a whole."""
+"""By module or folder, the texts that nobody is shown: all (None), or those that match in full."""
 
 OF_LIBRARIES = (
     "No such file or directory",
@@ -137,15 +137,15 @@ OF_LIBRARIES = (
 
 
 def is_message(text: str) -> bool:
-    """Whether a template has two words, or one and a value, with room between them."""
+    """Whether a template has two words, or a word and a value, with a space between them."""
     bare = _SLOT.sub("", text)
     n_words = len(_WORD.findall(bare))
     return " " in text.strip() and (n_words > 1 or (n_words == 1 and bare != text))
 
 
 def messages(source: Path = SOURCE) -> tuple[dict[str, str], set[str]]:
-    """Messages with the module that each is first in, and all texts of the source, of which the
-    catalogue may have more: single words."""
+    """Messages with the module where each first occurs, and all texts of the source: the catalogue
+    may also have single words of these."""
     needed: dict[str, str] = {}
     every: set[str] = set(OF_LIBRARIES)
     for path in sorted(source.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""The schema of report.json, from its types, for whoever reads it with other tools.
+"""The schema of report.json, from its types, for reading it with other tools.
 
 python tools/report_schema.py            # writes docs/report.schema.json
 """

@@ -1,8 +1,9 @@
-"""Takes the texts out of the source, as templates of the catalogue of translations.
+"""Extracts the texts of the source as templates for the catalogue of translations.
 
 The f-string `f"{path}: is no regular file."` is "{0}: is no regular file.", `count(n, "clip")` is
-"{0:clip}", a choice of grammar such as is or are is "⟨is|are⟩", and any other choice gives a
-template for each. A name that a function gives to a text once is put in where it is used.
+"{0:clip}", a choice of grammar such as is or are is "⟨is|are⟩", and any other choice gives one
+template per option. A name that a function assigns once to a text is replaced by it where it is
+used.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from musicgen_lora.language import catalogue
 from musicgen_lora.language.flags import field_docs
 
 MOST_VARIANTS = 8
-"""Variants of one template by its choices; beyond, what is chosen is a placeholder."""
+"""Most variants of a template by its choices; beyond that, a choice becomes a placeholder."""
 OF_GRAMMAR = ("is|are", "it|them", "its|their", "it|they", "was|were", "has|have", "a|", "s|", "|s")
 _TOLD = {
     # `Revision._tell` puts these in.
@@ -38,22 +39,22 @@ _TOLD = {
 
 @dataclass(frozen=True)
 class Slot:
-    """A placeholder; of a number with its noun where there is one."""
+    """A placeholder; with a noun if it is for a counted number."""
 
     noun: str = ""
 
 
 Parts = tuple["str | Slot", ...]
-"""Text and placeholders of a template."""
+"""A template's text and placeholders."""
 
 
 def template(parts: Parts) -> str:
-    """As the catalogue writes it; placeholders side by side are one."""
+    """The template as the catalogue writes it; adjacent placeholders become one."""
     text, n_slots, last_was_slot = "", 0, False
     for part in parts:
         if isinstance(part, Slot):
             if last_was_slot:
-                # Where one ends, nobody can tell.
+                # Nobody can tell where one ends.
                 text = re.sub(r":[^{}]*\}$", "}", text)
                 continue
             text += f"{{{n_slots}:{part.noun}}}" if part.noun else f"{{{n_slots}}}"
@@ -89,7 +90,7 @@ class _Module:
             for node in self._outermost(self.tree, docstrings)
         ]
         whole = {id(node): self._expand(node, known) for node, known in nodes}
-        # A text that is nothing but a part of others is in their templates.
+        # A text that is only a part of others is in their templates.
         in_others = _Parts(functions)
         for node, known in nodes:
             if whole[id(node)] is None:
@@ -124,7 +125,7 @@ class _Module:
                 yield from self._outermost(child, docstrings)
 
     def _expand(self, node: ast.expr, known: dict[str, ast.expr | None]) -> list[Parts] | None:
-        """Templates of a text; None where there are too many."""
+        """Templates of a text; None if there are too many."""
         found = self._variants(node, known)
         return found if found is not None and len(found) <= MOST_VARIANTS else None
 
@@ -178,14 +179,14 @@ class _Module:
 
 @dataclass(frozen=True)
 class _Function:
-    """All nodes of a function, and what it gives names to, see `_locals`."""
+    """All nodes of a function, and the names it assigns, see `_locals`."""
 
     nodes: list[ast.AST]
     known: dict[str, ast.expr | None]
 
 
 def _functions(tree: ast.Module) -> list[_Function]:
-    """Those of a module, in the order of their lines."""
+    """The functions of a module, in the order of their lines."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     found = sorted((n for n in ast.walk(tree) if isinstance(n, kinds)), key=lambda n: n.lineno)
     nodes = [[*ast.walk(function)] for function in found]
@@ -193,7 +194,7 @@ def _functions(tree: ast.Module) -> list[_Function]:
 
 
 class _Parts:
-    """Which texts are given a name that only other texts of the same function use.
+    """Texts assigned to a name that only other texts of the same function use.
 
     Args:
         functions: of the module.
@@ -217,7 +218,7 @@ class _Parts:
             self._parts |= {id(value): value for value in known.values()}
 
     def keep(self, node: ast.expr, known: dict[str, ast.expr | None]) -> None:
-        """Keeps what a text uses, which is too intricate to be put together beforehand."""
+        """Keeps the parts of a text that has too many variants to expand."""
         for part in ast.walk(node):
             value = known.get(part.id) if isinstance(part, ast.Name) else None
             if value is not None and self._parts.pop(id(value), None) is not None:
@@ -228,7 +229,7 @@ class _Parts:
 
 
 def _operands(node: ast.AST) -> list[ast.expr]:
-    """What a text is put together from."""
+    """What a text is composed of."""
     if isinstance(node, ast.FormattedValue) and node.format_spec is None and node.conversion == -1:
         return [node.value]
     if isinstance(node, ast.BinOp) and _is_text(node):
@@ -249,7 +250,7 @@ def _docstrings(tree: ast.AST) -> set[int]:
 
 
 def _is_text(node: ast.expr) -> bool:
-    """Whether an expression is put together from texts that stand in it."""
+    """Whether an expression is composed of text literals in it."""
     if isinstance(node, ast.Constant):
         return isinstance(node.value, str)
     if isinstance(node, ast.BinOp):
@@ -273,7 +274,7 @@ def _counted(value: ast.expr) -> list[str]:
 
 
 def _locals(function: list[ast.AST]) -> dict[str, ast.expr | None]:
-    """Names that a function of these nodes sets once, to a text; None for others that it sets."""
+    """Names that a function with these nodes sets once, to a text; None for others that it sets."""
     known: dict[str, ast.expr | None] = {}
     for node in function:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -319,7 +320,7 @@ def of_python(path: Path) -> dict[str, int]:
 
 
 def of_flags(path: Path) -> list[str]:
-    """What a module's settings say of commands and of their fields, which is shown as help."""
+    """The docstrings of a module's settings and their fields, which help shows."""
     found = []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if not isinstance(node, ast.ClassDef) or not node.name.endswith("Settings"):
@@ -331,7 +332,7 @@ def of_flags(path: Path) -> list[str]:
 
 
 def of_page(path: Path) -> dict[str, int]:
-    """What a page says: what jinja marks by `trans`, passes to `said`, and counts."""
+    """The texts of a page: what jinja marks with `trans`, passes to `said`, and counts."""
     environment = Environment(extensions=["jinja2.ext.i18n"], trim_blocks=True)
     source = path.read_text(encoding="utf-8")
     extracted = environment.extract_translations  # pyright: ignore[reportAttributeAccessIssue]

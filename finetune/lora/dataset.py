@@ -6,7 +6,7 @@ from dataset import ClipDataset, clip_ids, load_dataset, tokenise_clips
 import sys
 from pathlib import Path
 
-# The guide installs requirements only; the package is found in the checkout.
+# The guide installs only the requirements; the package itself is in the checkout.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from musicgen_lora.dataset.batches import (

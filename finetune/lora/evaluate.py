@@ -1,10 +1,10 @@
-"""Measure what an adapter changed: `musicgen-lora evaluate`, its settings in config.yaml."""
+"""Measure what an adapter changed: `musicgen-lora evaluate` with the settings in config.yaml."""
 
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# The guide installs requirements only; the package is found in the checkout.
+# The guide installs only the requirements; the package itself is in the checkout.
 sys.path.insert(0, str(HERE.parents[1] / "src"))
 
 from musicgen_lora.cli import run  # noqa: E402

@@ -1,10 +1,10 @@
-"""Make a dataset: `musicgen-lora prepare`, its settings in config.yaml."""
+"""Make a dataset: `musicgen-lora prepare` with the settings in config.yaml."""
 
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# The guide installs requirements only; the package is found in the checkout.
+# The guide installs only the requirements; the package itself is in the checkout.
 sys.path.insert(0, str(HERE.parents[1] / "src"))
 
 from musicgen_lora.cli import run  # noqa: E402

@@ -64,7 +64,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("forged", FORGED, ids=repr)
 def test_forged_ids_name_nothing_and_delete_nothing(root: Path, forged: Any) -> None:
-    with pytest.raises(UserError, match=r"not there any more|Nothing is chosen"):
+    with pytest.raises(UserError, match=r"no longer exists|Nothing is chosen"):
         find(folders_of(root), forged)
     for typed in ("run", "link", "..", ""):
         with pytest.raises(UserError):

@@ -1,1 +1,2 @@
-"""The page: the whole route in a browser, by the project's own commands. It holds no logic."""
+"""The web page: the whole workflow in a browser, by the project's own commands. It holds no
+logic."""

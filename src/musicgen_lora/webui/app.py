@@ -1,4 +1,4 @@
-"""The page: the strip of jobs above, the route from left to right below."""
+"""The page: the strip of jobs above, below it the tabs in the order of the workflow."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from musicgen_lora.webui.workspace import Workspace
 TICK_S = 2.0
 UPLOAD_AGE_S = 24 * 3600
 MAX_TOLD = 2_000
-"""Letters of an error that are printed."""
+"""Characters of an error that are printed."""
 MAX_SESSIONS = 32
-"""Open pages that the server remembers; one more makes it forget the oldest."""
+"""Open pages that the server remembers; one more evicts the oldest."""
 _ASSETS = Path(__file__).resolve().parents[1] / "assets" / "webui"
 TABS = {
     "1 Data": data,
@@ -49,11 +49,11 @@ LIBRARY = (
     "Edit cell",
     "Reset to default value",
 )
-"""Words that Gradio has in English alone."""
+"""Words that Gradio has only in English."""
 LOST = "Connection to the server was lost. Attempting reconnection..."
-"""What Gradio says, until it has loaded the page anew."""
+"""What Gradio says until it has reloaded the page."""
 REFUSED = "HTTP 500: Internal Server Error"
-"""What Gradio says where it can't keep a file that is sent."""
+"""What Gradio says when it can't store an uploaded file."""
 FULL = "The files could not be saved: the disk may be full. Nothing was done with them."
 AWAY = (
     "The server is not responding, so this page may be out of date. Jobs continue without it; "
@@ -68,7 +68,7 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
     """The page in one language.
 
     Args:
-        uploads: where Gradio puts what a browser sends.
+        uploads: where Gradio puts what a browser uploads.
     """
     say = Words(language)
     with gr.Blocks(
@@ -79,17 +79,17 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
     ) as demo:
         fill(Page(workspace, say, gr.Timer(TICK_S, active=False), uploads), demo)
     demo.process_api = _bounded(demo.process_api)
-    # Gradio keeps ten thousand, each with what it has been shown.
+    # Gradio's default is ten thousand, each with what it has been shown.
     demo.state_session_capacity = MAX_SESSIONS
     demo.queue(default_concurrency_limit=4, max_size=64, api_open=False)
     return demo
 
 
 def _bounded(process: Callable[..., Any]) -> Callable[..., Any]:
-    """Gradio prints what it was sent and could not use, at any length: a few hundred requests of
-    megabytes would make a log of gigabytes. And it makes a component anew for each update of it,
-    even one that changes nothing, and keeps it under its own new number as well: 70 kB a look, for
-    as long as a page is open."""
+    """Works around two leaks. Gradio prints unusable requests at any length: a few hundred of
+    megabytes would make a log of gigabytes. And it creates a new component for each update, even
+    one that changes nothing, and also keeps it under its new number: 70 kB per refresh, for as long
+    as a page is open."""
 
     @functools.wraps(process)
     async def run(*values: Any, **named: Any) -> Any:
@@ -109,7 +109,7 @@ def _bounded(process: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fill(page: Page, demo: gr.Blocks) -> None:
-    """Puts strip and tabs into a page, and has it watch the folders."""
+    """Builds a page's strip and tabs, and has it watch the folders."""
     say = page.words
     other, label = ("zh", "中文") if say.language == "en" else ("en", "English")
     gr.HTML(
@@ -126,8 +126,8 @@ def fill(page: Page, demo: gr.Blocks) -> None:
 
 
 def page_script(say: Words) -> str:
-    """What Gradio runs when the page has loaded: the players of reports, and the page's own, with
-    the words that Gradio has in English alone."""
+    """The script that Gradio runs once the page has loaded: the report player, the page's own
+    script, and translations of the words that Gradio has only in English."""
     own = SCRIPT.read_text(encoding="utf-8")
     told = {word: say(word) for word in LIBRARY}
     told |= {"Error": say("That didn't work"), LOST: say(AWAY), REFUSED: say(FULL)}

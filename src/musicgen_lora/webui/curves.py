@@ -1,4 +1,4 @@
-"""The losses of a run as SVG: their mean, and each codebook by itself."""
+"""The losses of a run as SVG: their mean, and each codebook separately."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class PlotArea:
     """Where a chart is drawn.
 
     Args:
-        left: free for numbers.
-        below: free for numbers.
+        left: margin for numbers.
+        below: margin for numbers.
     """
 
     width: float
@@ -36,12 +36,12 @@ LARGE, SMALL = PlotArea(420.0, 200.0), PlotArea(190.0, 100.0, left=32.0, below=2
 
 @dataclass(frozen=True)
 class LossCurves:
-    """A loss of a run.
+    """One loss of a run.
 
     Args:
-        train: step and loss, as it went.
-        held: of the held-out clips.
-        base: of the base on the same clips; None where it isn't known.
+        train: step and loss during training.
+        held: on the held-out clips.
+        base: of the base on the same clips; None if unknown.
     """
 
     train: list[Point]
@@ -49,12 +49,12 @@ class LossCurves:
     base: float | None
 
     def held_alone(self) -> LossCurves:
-        """The held-out clips and the base's level on them; what trains, where none are held out."""
+        """The held-out loss and the base's level; the training loss if no clips are held out."""
         return LossCurves([], self.held, self.base) if self.held else self
 
 
 def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
-    """The losses in `metrics.jsonl`: their mean as a large chart, and a small one a codebook."""
+    """The losses in `metrics.jsonl`: their mean as a large chart, and a small one per codebook."""
     mean = losses(rows, None)
     if not mean.train and not mean.held:
         return quiet(words("No steps yet."))
@@ -62,7 +62,7 @@ def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
         f'<span class="{name}">■</span> {escape(words(label))}' for name, label in SERIES
     )
     charts = [
-        # Changes of held-out clips are too small for the same chart.
+        # Held-out losses change too little for the same chart.
         (words("Training loss by step"), LossCurves(mean.train, [], None), LARGE, ""),
         (words("Held-out loss by step"), mean.held_alone(), LARGE, ""),
         *(
@@ -80,7 +80,7 @@ def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
 
 
 def losses(rows: Sequence[dict[str, Any]], codebook: int | None) -> LossCurves:
-    """A codebook's losses of the rows, or the mean's."""
+    """The losses of one codebook in the rows, or of the mean if it is None."""
 
     def points(event: str) -> list[Point]:
         found = [(row.get("step"), _loss(row, codebook)) for row in rows if row["event"] == event]
@@ -104,7 +104,7 @@ def _n_codebooks(rows: Sequence[dict[str, Any]]) -> int:
 
 
 def _thinned(points: list[Point]) -> list[Point]:
-    """At most so many points, each the mean of its stretch."""
+    """At most MAX_POINTS points, each the mean of its stretch."""
     size = max(1, -(-len(points) // MAX_POINTS))
     stretches = [points[at : at + size] for at in range(0, len(points), size)]
     return [
@@ -114,7 +114,7 @@ def _thinned(points: list[Point]) -> list[Point]:
 
 
 def _chart(found: LossCurves, area: PlotArea, label: str) -> str:
-    """Training as a line, validations as dots, the base as a level."""
+    """Draws training as a line, validations as dots, and the base as a level."""
     points = [*found.train, *found.held]
     if not points:
         return ""

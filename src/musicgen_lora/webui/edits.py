@@ -1,5 +1,5 @@
-"""Captions, tempi and keys that a person corrects in a dataset's metadata, while no command writes
-there. What is corrected is an edit by hand: a later preparation keeps it."""
+"""Corrections of captions, tempos and keys in a dataset's metadata, made while no command writes
+there. They count as edits by hand, which a later preparation keeps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def row_of(entry: Entry) -> Row:
 
 
 def mark_of(row: Row) -> str:
-    """What tells later what a row said when the table was read, a word a field."""
+    """A mark from which to tell later what a row said when the table was loaded: one word per
+    field."""
     return " ".join(id_of(value.strip())[:8] for value in row[1:])
 
 
@@ -40,15 +41,15 @@ def save_rows(dataset: Path, rows: Sequence[Row], read: Mapping[str, str]) -> in
 
     Args:
         rows: of the table; clips that aren't in it stay as they are.
-        read: marks of the rows as they were read, by the clip's name. A field that nobody has
-            touched since is no edit, whatever the metadata says by now.
+        read: marks of the rows as they were loaded, by the clip's name. A field untouched since
+            then is not an edit, whatever the metadata says by now.
 
     Returns:
         How many clips were changed.
 
     Raises:
-        UserError: a caption is empty, a tempo is no number, a key is none, what was changed in the
-            table has been changed elsewhere, or a command is using the dataset; nothing was
+        UserError: a caption is empty, a tempo is not a number, a key is unknown, a field changed in
+            the table has also changed elsewhere, or a command is using the dataset; nothing was
             written.
     """
     wanted = {row[0]: row for row in rows}
@@ -77,7 +78,7 @@ def _changed(row: Row, before: Row, read: str) -> list[bool]:
 
     Args:
         before: what the metadata says.
-        read: mark of the row as it was read.
+        read: mark of the row as it was loaded.
     """
     typed, known = mark_of(row).split(), mark_of(before).split()
     found = []
@@ -92,7 +93,7 @@ def _changed(row: Row, before: Row, read: str) -> list[bool]:
 
 
 def replace_in_captions(dataset: Path, find: str, replacement: str) -> int:
-    """Replaces a text in all captions and their variants; returns how many clips were changed."""
+    """Replaces text in all captions and their variants; returns how many clips were changed."""
     if not find:
         raise UserError("Enter the text to find.")
     return _edit_captions(dataset, lambda caption: caption.replace(find, replacement))

@@ -1,4 +1,4 @@
-"""Forms made of the settings themselves: a setting that a command gains is on the page with its
+"""Forms built from the settings themselves: a new setting of a command appears on the page with its
 help text, and none is described twice."""
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ OF_THE_PAGE = frozenset(
         *("play", "stdout", "continue_at", "heard", "from_bar", "to_bar"),
     }
 )
-"""Settings that the page has of its own, or that make no sense there."""
+"""Settings that have fields of their own on the page, or that make no sense there."""
 _BETWEEN = re.compile("[,，、]")
-"""What people put between values, beside spaces."""
+"""What people put between values, besides spaces."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Setting:
     """A setting as a form shows it.
 
     Args:
-        options: the words that it takes, if it takes words.
+        options: the words it accepts, if it accepts only certain words.
     """
 
     name: str
@@ -51,14 +51,14 @@ class Setting:
 
     @property
     def shown(self) -> Any:
-        """The default as a field of a form has it."""
+        """The default as a form field holds it."""
         if self.is_switch or self.options:
             return self.default
         return "" if self.default in (None, []) else written(self.default)
 
 
 def form_of(command: str, without: frozenset[str] = frozenset()) -> list[Setting]:
-    """The settings of a command that a form may ask for: no path is among them."""
+    """The settings of a command that a form may ask for: all but paths."""
     found = SETTINGS[command]
     hints = typing.get_type_hints(found, include_extras=False)
     helps = described(found)
@@ -79,10 +79,10 @@ def form_of(command: str, without: frozenset[str] = frozenset()) -> list[Setting
 
 
 def changed(form: list[Setting], values: typing.Sequence[Any]) -> dict[str, Any]:
-    """The settings of a form that a person has changed, as YAML has them.
+    """The settings of a form that were changed, as in YAML.
 
     Raises:
-        UserError: a field holds no value.
+        UserError: a field holds an invalid value.
     """
     found = {}
     for setting, value in zip(form, values, strict=True):
@@ -95,10 +95,10 @@ def changed(form: list[Setting], values: typing.Sequence[Any]) -> dict[str, Any]
 
 
 def check(command: str, values: dict[str, Any]) -> None:
-    """Whether a command would take these settings, told as it would tell it.
+    """Checks whether a command would accept these settings, with its own error messages.
 
     Raises:
-        UserError: it wouldn't.
+        UserError: it would not.
     """
     try:
         settings = SETTINGS[command](**values)
@@ -110,7 +110,7 @@ def check(command: str, values: dict[str, Any]) -> None:
 
 
 def written(value: Any) -> str:
-    """A value as a person writes it in a settings file, on one line."""
+    """A value as one would write it in a settings file, on one line."""
     if isinstance(value, str):
         return value
     return (
@@ -127,7 +127,7 @@ def _value(setting: Setting, text: str) -> Any:
         value = yaml.load(text[:1000], SettingsLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{setting.name} = {text[:80]!r}: is not a valid value.") from error
-    # No field is a switch: true would be taken for 1. YAML takes 1e-4 for a text.
+    # No such field is a switch: true would be taken for 1. YAML reads 1e-4 as text.
     if isinstance(value, bool):
         return text
     if isinstance(value, str):
@@ -140,7 +140,7 @@ def _value(setting: Setting, text: str) -> Any:
 
 
 def _options(hint: Any) -> tuple[str, ...]:
-    """The words of a `Literal`, unless other values are allowed too."""
+    """The words of a `Literal`; none if other values are allowed too."""
     parts = typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else (hint,)
     words: list[str] = []
     for part in parts:

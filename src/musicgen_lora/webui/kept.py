@@ -1,8 +1,8 @@
-"""What a person has typed and chosen, kept by the browser, so that a reload loses none of it.
+"""What was typed and chosen, kept by the browser so that a reload loses none of it.
 
-It comes back as any value of a browser does: from a stranger. A field takes it only if it could
-have been typed there, by the name of the field, so what an older page has kept breaks nothing. And
-a setting that is still changed under "advanced" is told beside it, so that none acts unseen.
+Like anything from a browser, it is untrusted. A field accepts a kept value, by the field's name,
+only if it could have been typed there, so what an older page has kept breaks nothing. Settings that
+are still changed under "advanced" are listed below it, so that none acts unseen.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class Kept:
         self._js = ""
 
     def keep(self, fields: Sequence[Any], listed: Sequence[Any] = ()) -> None:
-        """Keeps fields from now on, and brings back what was kept of them.
+        """Keeps fields from now on, and restores what was kept of them.
 
         Args:
-            fields: each with an `elem_id`, which is its name in what is kept.
-            listed: those of `fields` whose choices come from folders: who lists them asks `wanted`.
+            fields: each with an `elem_id`, under which it is kept.
+            listed: those of `fields` whose choices come from folders; the code that lists them
+                calls `wanted`.
         """
         self._fields = list(fields)
         self._plain = [field for field in fields if field not in listed]
@@ -44,7 +45,7 @@ class Kept:
         typed = [field.input for field in fields]
         gr.on(typed, None, self._fields, None, js=self._js, **QUIET)
         for field in fields:
-            # Gradio tells of keys, but not of what was pasted or composed by an input method.
+            # Gradio reports keys, but not what was pasted or composed by an input method.
             if isinstance(field, (gr.Textbox, gr.Number)):
                 field.change(None, field, None, js=_add([field]), **QUIET)
         self._page.watches.when_opened(self.back, [self.state], self._plain)
@@ -54,7 +55,7 @@ class Kept:
         event.then(None, self._fields, None, js=self._js, **QUIET)
 
     def back(self, kept: Any) -> Any:
-        """What each plain field gets of what was kept."""
+        """An update of each plain field to what was kept."""
         values = [wanted(kept, field.elem_id) for field in self._plain]
         updates = [
             gr.update(value=value) if fits(field, value) else gr.skip()
@@ -63,15 +64,15 @@ class Kept:
         return updates[0] if len(updates) == 1 else updates
 
     def advanced(self, form: list[Setting], prefix: str) -> list[Any]:
-        """A closed box with a field for each setting, in their order, and below it which of them
-        are changed."""
+        """A closed box with a field for each setting, in order, and below it which of them are
+        changed."""
         with gr.Accordion(self._page.words("Advanced settings"), open=False):
             fields = self._page.fields(form, prefix)
         self._tell(form, fields, prefix)
         return fields
 
     def _tell(self, form: Sequence[Setting], fields: Sequence[Any], prefix: str) -> None:
-        """Tells which settings are changed, and takes them back when asked."""
+        """Shows which settings are changed, with a button to reset them."""
         say = self._page.words
         told = gr.HTML(elem_id=f"{prefix}-changed")
         back = gr.Button(
@@ -98,12 +99,12 @@ def _add(fields: Sequence[Any]) -> str:
 
 
 def wanted(kept: Any, name: str | None) -> Any:
-    """What was kept of a field; None where nothing was."""
+    """What was kept of a field; None if nothing was."""
     return kept.get(name) if isinstance(kept, dict) else None
 
 
 def fits(field: Any, value: Any) -> bool:
-    """Whether a value is one that a person could have given a field, other than none."""
+    """Whether a value, other than None, could have been entered into a field."""
     check: Callable[[Any, Any], bool] | None = _CHECKS.get(type(field))
     return value is not None and check is not None and check(field, value)
 

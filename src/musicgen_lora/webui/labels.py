@@ -1,4 +1,4 @@
-"""What a command says of its flags, in the page's words: a field there is called by its label."""
+"""What a command says about its flags, in the page's words: fields are called by their labels."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ LABELS: dict[str, dict[str, str]] = {
         "output_dir": "Name",
     },
 }
-"""Labels by a command's settings; those of `advanced` fields are the settings' own names."""
+"""Labels by command and setting; `advanced` fields are labelled with the setting's name."""
 QUOTED = {"en": '"{}"', "zh": "“{}”"}
 _FLAG = re.compile(r"--([a-z][a-z0-9_]*)(?![A-Za-z0-9_])|^([a-z][a-z0-9_]*)(?= = )")
-"""As the commands write a flag, and a setting whose value is refused."""
+"""How the commands write a flag, and a setting whose value is refused."""
 
 
 def with_labels(line: str, command: str, say: Words) -> str:
-    """A line of a command, in any language, in which flags that are fields of its tab have their
-    labels; others stay, since the command line alone has them."""
+    """A line of a command, in any language, with the flags that are fields of its tab replaced by
+    their labels; others stay, since only the command line has them."""
     labels = {setting.name: setting.name for setting in form_of(command)}
     labels |= {name: say(label) for name, label in LABELS[command].items()}
 

@@ -1,4 +1,4 @@
-"""What every tab needs: the folders, the words, and how a handler ends badly."""
+"""What every tab needs: the folders, the words, and how a handler reports errors."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from musicgen_lora.webui.work.strip import can_begin
 from musicgen_lora.webui.workspace import Workspace
 
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""Options of an event that is quick and no part of an interface."""
+"""Options of an event that is quick and not part of the API."""
 QUIET: dict[str, Any] = {**PRIVATE, "queue": False}
-"""Options of an event that only looks."""
+"""Options of an event that only reads."""
 FILES = "/files"
-"""Where the server hands out files by ids."""
+"""Where the server serves files by id."""
 Left = TypeVar("Left")
 Right = TypeVar("Right")
 
@@ -36,10 +36,10 @@ class Page:
     """The page in one language.
 
     Args:
-        timer: ticks every few seconds while the page is open, once it is filled.
-        uploads: where Gradio puts files that a browser sends.
+        timer: ticks every few seconds while the page is open, once it has been filled.
+        uploads: where Gradio puts uploaded files.
         kept: carries what the browser has kept when the page opens (`assets/webui/page.js`).
-            Gradio's own `BrowserState` has nothing yet at that moment.
+            Gradio's own `BrowserState` is still empty at that moment.
     """
 
     workspace: Workspace
@@ -53,7 +53,7 @@ class Page:
         """A handler whose UserError, or full disk, is a line on the page, not a traceback.
 
         Args:
-            command: that it asks something of, whose flags are the tab's fields.
+            command: the one it runs, whose flags are the tab's fields.
         """
 
         @functools.wraps(handler)
@@ -70,17 +70,17 @@ class Page:
         return run
 
     def start_watching(self, demo: gr.Blocks, told: gr.HTML) -> None:
-        """Looks from now on, by one request a moment.
+        """Watches from now on, with one request per tick.
 
         Args:
-            told: shows what can't be looked at.
+            told: shows what can't be read.
         """
         first, again = self.watches.first, self.watches.again
         asked, shown = [told, *inputs_of(first)], [told, *outputs_of(first)]
         places = [at for at, component in enumerate(asked) if component is self.kept]
         bring = f"(...values) => window.keptFields.bring({places}, values)"
         opened = demo.load(all_of(first, self.words), asked, shown, js=bring, **QUIET)
-        # A look of the empty page that is answered after this would undo what was chosen.
+        # Only now: a look at the still empty page, answered later, would undo what was chosen.
         opened.then(lambda: gr.Timer(active=True), None, self.timer, **QUIET)
         asked, shown = [told, *inputs_of(again)], [told, *outputs_of(again)]
         self.timer.tick(all_of(again, self.words), asked, shown, **QUIET)
@@ -101,22 +101,22 @@ class Page:
         return job
 
     def still_chosen(self, choices: list[tuple[str, str]], value: Any) -> Any:
-        """As `chosen`, but where what was chosen has gone, nothing is and the list says so: a click
-        would else be about another one."""
+        """As `chosen`, but if the choice is gone, nothing is chosen and the list says so: otherwise
+        a click would act on another item."""
         if not value:
             return gr.update(**{**chosen(choices), "info": ""})
         if value in [identity for _, identity in choices]:
-            # Without a value: what was chosen since the look began stays.
+            # Without a value: a choice made since the look began stays.
             return gr.update(choices=choices, info="")
         gone = self.words("What was chosen here no longer exists.")
         return gr.update(choices=choices, value=None, info=gone)
 
     def address(self, kind: str, *names: str) -> str:
-        """The address of a file, by what it is and the names that lead to it."""
+        """The address of a file, by its kind and the names that lead to it."""
         return "/".join([FILES, kind, *map(id_of, names)])
 
     def fields(self, form: list[Setting], prefix: str) -> list[Any]:
-        """A component a setting, with its help; and a field that searches them."""
+        """One component per setting, with its help, and a field to search them."""
         search = gr.Textbox(
             label=self.words("Search the settings"), elem_id=f"{prefix}-search", max_lines=1
         )
@@ -150,8 +150,8 @@ class Page:
 def side_by_side(
     page: Page, left: Callable[[Page], Left], right: Callable[[Page], Right], *, wider: int = 2
 ) -> tuple[Left, Right]:
-    """Builds two columns of a tab, the right one so many times as wide, and returns what building
-    them gave."""
+    """Builds two columns of a tab, the right one `wider` times as wide, and returns what they
+    return."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             built = left(page)
@@ -160,12 +160,12 @@ def side_by_side(
 
 
 def quiet(line: str) -> str:
-    """A line of little weight."""
+    """A line in a subdued style."""
     return f'<p class="quiet">{escape(line)}</p>'
 
 
 def html_table(kind: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts, of a class of the page's style."""
+    """A table of texts, with a CSS class of the page."""
 
     def row(cells: Sequence[str], tag: str) -> str:
         return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
@@ -175,6 +175,6 @@ def html_table(kind: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def chosen(choices: list[tuple[str, str]], value: Any = None) -> Any:
-    """An update of a list: its choices, and the value if it is still among them, else the first."""
+    """An update of a list: its choices, and the value if it is among them, else the first."""
     ids = [identity for _, identity in choices]
     return gr.update(choices=choices, value=value if value in ids else (ids[0] if ids else None))

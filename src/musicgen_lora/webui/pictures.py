@@ -1,5 +1,5 @@
-"""Pictures of sounds, and what other programs take of them, made when a browser asks for it, two at
-a time, and kept for a while."""
+"""Pictures of sounds, and exports of them for other programs: made on request, two at a time, and
+cached for a while."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from musicgen_lora.generation.clips.beside import Ending, made_beside
 
 Picture = Literal["wave", "spectrum"]
 PICTURES: dict[Picture, str] = {"wave": "Waveform", "spectrum": "Spectrogram"}
-"""What can be drawn of a sound, and what it is called."""
+"""The pictures of a sound, and what each is called."""
 Beside = Literal["midi", "spectrogram"]
 BESIDE: dict[Beside, tuple[Ending, str]] = {
     "midi": (".mid", "audio/midi"),
     "spectrogram": (".png", "image/png"),
 }
-"""What can be made of a generated clip beside it: the ending of its name, and its media type."""
+"""The exports of a generated clip: file suffix and media type of each."""
 MAX_S = 60.0
-"""Longest part of a sound that is drawn."""
+"""The longest part of a sound that is drawn, in seconds."""
 KEPT, KEPT_BESIDE = 256, 32
 EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
-"""Drawn where a sound can't be read: a missing picture is no fault of the page."""
+"""Drawn if a sound can't be read: a missing picture is not an error of the page."""
 _at_once = threading.BoundedSemaphore(2)
-"""Made at once: each takes tens of megabytes, and a request a thread."""
+"""Limits what is made at once: each takes tens of megabytes, and each request has a thread."""
 
 
 def picture(path: Path, kind: Picture) -> tuple[bytes, str]:
@@ -56,7 +56,7 @@ def _drawn(path: Path, at: int, size: int, kind: Picture) -> tuple[bytes, str]:
 
 
 def beside(path: Path, kind: Beside) -> tuple[bytes, str]:
-    """A file that belongs beside a generated clip.
+    """An export of a generated clip.
 
     Returns:
         Its bytes and their media type.

@@ -1,5 +1,6 @@
-"""Players as HTML: the sides of a sound switch in place, over pictures of waveform and spectrum.
-`assets/report_player.js` plays them. Every text is escaped: names and captions are strangers'."""
+"""Players as HTML: versions ("sides") of a sound switch in place, over pictures of waveform and
+spectrum. `assets/report_player.js` plays them. Every text is escaped: names and captions come from
+strangers."""
 
 from __future__ import annotations
 
@@ -18,10 +19,9 @@ class Side:
     """A sound that a player can switch to.
 
     Args:
-        save_as: what a download of it is called, beside which there are its MIDI and the picture of
-            its spectrum; "" for none.
-        at: when it was written, in nanoseconds: another sound may come under the same address.
-        target: its id for what is done with it; "" where nothing is.
+        save_as: file name of its download, which comes with its MIDI and spectrogram; "" for none.
+        at: when it was written, in nanoseconds: another sound may later have the same address.
+        target: its id for the buttons' actions; "" if there are none.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Side:
 
     @property
     def key(self) -> str:
-        """What tells it from the player's other sides, and from what it was before."""
+        """Distinguishes it from the player's other sides, and from its own earlier content."""
         return id_of(f"{self.address} {self.at}")[:8]
 
     def source(self, what: str = "", query: str = "") -> str:
-        """Its address, or that of something made of it, as HTML has it."""
+        """Its address, or that of something made from it, escaped for HTML."""
         return escape(f"{self.address}{what}?at={self.at}{query}")
 
 
@@ -49,16 +49,16 @@ def player(
     duration_s: float = 0.0,
     acts: Mapping[str, str] | None = None,
 ) -> str:
-    """A player of sounds of equal length, the last of which is heard first.
+    """A player of sounds of equal length; the last one plays first.
 
     Args:
-        sides: that it switches between; one has no button.
-        acts: labels of buttons below it, about the side that is heard, by what they do.
-        duration_s: shown until the sound itself has been read; 0 where it isn't known.
+        sides: that it switches between; a single one has no button.
+        acts: labels of the buttons below it, by their action on the side that is playing.
+        duration_s: shown until the sound itself has been loaded; 0 if unknown.
     """
     if len(sides) > 1:
         details = " · ".join(filter(None, [details, words("All versions play equally loud.")]))
-    # What a player plays is how it is known again when the page draws it anew.
+    # By this the player is recognised when the page redraws it.
     key = escape(f"{label} {sides[0].address}")
     buttons = "".join(
         f'<button type="button" data-side="{side.key}" data-target="{escape(side.target)}"'
@@ -112,7 +112,7 @@ def _below(sides: Sequence[Side], acts: Mapping[str, str], words: Words) -> str:
 
 
 def _saves(side: Side, words: Words) -> list[str]:
-    """Downloads of the sound and of its MIDI, which a player shows of the side that is heard."""
+    """Downloads of the sound and its MIDI; the player shows those of the side that is playing."""
     name = Path(side.save_as)
     midi = name.with_suffix(BESIDE["midi"][0])
     return [
@@ -131,7 +131,7 @@ def _save(side: Side, what: str, save_as: str, kind: str, words: Words) -> str:
 
 
 def _spectrograms(sides: Sequence[Side], words: Words) -> str:
-    """Large pictures, of which a browser asks for the one that is looked at."""
+    """Large spectrograms; a browser loads only the one in view."""
     what, name = "/beside/spectrogram", escape(words(PICTURES["spectrum"]))
     images = "".join(
         f'<img data-side="{side.key}" loading="lazy" src="{side.source(what)}" alt="{name}">'

@@ -1,4 +1,4 @@
-"""A run under another name: what it records of its own place goes along."""
+"""Renaming a run, along with what it records of its own place."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def rename_run(runs: Path, wanted: object, typed: object) -> str:
         The new name.
 
     Raises:
-        UserError: no such run, it isn't finished, a command is using it, or the name is none or
-            another's.
+        UserError: no such run, it isn't finished, a command is using it, or the name is empty or
+            taken.
     """
     old, new = find(folders_of(runs), wanted), new_name(typed, "")
     if not new:
@@ -33,7 +33,7 @@ def rename_run(runs: Path, wanted: object, typed: object) -> str:
     source, target = inside(runs, old), runs / new
     run = Run.read(source)
     if run is None or run.status != FINISHED:
-        # Going on with it would look for it under its old name, and begin anew.
+        # Resuming it would look for it under its old name, and start over.
         raise UserError(f"{old}: can be renamed once it is finished.")
     if os.path.lexists(target):
         raise UserError(f"{new}: already exists; choose another name.")

@@ -1,10 +1,10 @@
-"""What the page may touch: files below a few folders, named by ids that the server gave.
+"""What the page may touch: files below a few folders, named by ids that the server issued.
 
-Every handler of a page can be called by whatever program reaches its port, with any values. So no
-path ever comes from the browser: it sends an id, and an id is looked up among what the folders hold
-at that moment; what isn't there, or is a link, is refused. New names are made of letters, those of
-uploads of what may stand in a file's name; what is deleted lies directly below one folder and is
-named twice.
+Any program that reaches the port can call the page's handlers with any values. So no path ever
+comes from the browser: it sends an id, which is looked up in what the folders hold at that moment;
+what isn't there, or is a link, is refused. New names are reduced to letters, names of uploads to
+what a file name may contain; only folders directly below one root are deleted, after their name was
+typed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ MAX_FILES, MAX_UPLOAD_BYTES = 500, 2 << 30
 """Limits of one upload."""
 MAX_NAME = 60
 MAX_STEM_BYTES = 180
-"""Of an upload's name: file systems take 255, and what is made of it has longer names."""
+"""Of an upload's name: file systems take 255, and files derived from it have longer names."""
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a")
 _ID = re.compile(r"[0-9a-f]{24}")
 _UNSAFE = re.compile(r"[^\w -]+")
 _FORBIDDEN = frozenset('\\/:*?"<>|')
-"""Letters that one file system or another refuses in a name."""
+"""Characters that some file system refuses in a name."""
 
 
 def id_of(name: str) -> str:
-    """The id of a name within its folder: it says nothing of the place, and can't be one."""
+    """The id of a name within its folder: it reveals no path, and can't be one."""
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
@@ -43,7 +43,7 @@ def find(names: Iterable[str], wanted: object) -> str:
     """The name whose id is `wanted`.
 
     Args:
-        names: that may be asked for.
+        names: that may be requested.
         wanted: what the browser sent; anything.
 
     Raises:
@@ -59,7 +59,7 @@ def find(names: Iterable[str], wanted: object) -> str:
 
 
 def folders_of(root: Path) -> list[str]:
-    """Names of the folders directly below `root`, links and hidden ones apart, the newest first."""
+    """Names of the folders directly below `root`, newest first, without links and hidden ones."""
     try:
         entries = [
             (entry.stat(follow_symlinks=False).st_mtime, entry.name)
@@ -81,11 +81,11 @@ def is_text(name: str) -> bool:
 
 
 def inside(root: Path, name: str) -> Path:
-    """A regular file or folder below `root`, by a relative path that a document names.
+    """A regular file or folder below `root`, by a relative path from a document.
 
     Raises:
-        UserError: the path is absolute, leads elsewhere, passes through a link, is an address, or
-            nothing of that name is there.
+        UserError: the path is absolute, leads elsewhere, passes through a link, is a URL, or
+            doesn't exist.
     """
     parts = name.split("/")
     is_plain = (
@@ -110,11 +110,11 @@ def inside(root: Path, name: str) -> Path:
 
 
 def new_name(typed: object, fallback: str) -> str:
-    """A folder's name of what a person typed: letters, digits, space, - and _ alone.
+    """A folder name from what was typed: only letters, digits, space, - and _.
 
     Args:
         typed: anything.
-        fallback: where nothing is left of it.
+        fallback: used if nothing is left of it.
     """
     text = unicodedata.normalize("NFC", str(typed or ""))[:1000]
     name = _UNSAFE.sub(" ", text).strip(" -_")[:MAX_NAME].strip(" -_")
@@ -125,8 +125,8 @@ def new_name(typed: object, fallback: str) -> str:
 
 
 def _file_stem(sent: str) -> str:
-    """The name of a file that was sent, without its suffix: all that can stand in one, since tempo
-    and key are read of it, "92.5bpm" and "F#m" included."""
+    """The name of an uploaded file without its suffix: keeps everything that a file name allows,
+    since tempo and key are read from it ("92.5bpm", "F#m")."""
     text = unicodedata.normalize("NFC", sent)[:1000]
     plain = "".join(
         letter if letter.isprintable() and letter not in _FORBIDDEN else " " for letter in text
@@ -138,18 +138,18 @@ def _file_stem(sent: str) -> str:
 
 
 def take_uploads(paths: Sequence[str], cache: Path, target: Path) -> list[str]:
-    """Copies files that a browser has sent into a folder.
+    """Copies uploaded files into a folder.
 
     Args:
         paths: where the server has put them.
         cache: the folder that it puts them into.
-        target: made if need be; what has the same name and other bytes there gets another name.
+        target: created if needed; a file whose name is taken by other content gets another name.
 
     Returns:
-        The names, for those that were taken.
+        The names of the files in `target`.
 
     Raises:
-        UserError: too many, too large, no audio, or not from there; nothing was copied.
+        UserError: too many, too large, not audio, or not from the cache; nothing was copied.
     """
     if not paths:
         raise UserError("Choose or drop audio files first.")
@@ -190,7 +190,7 @@ def delete_folder(root: Path, wanted: object, typed: object) -> str:
 
     Args:
         root: the only place where the page deletes.
-        typed: its name, as the person typed it to confirm.
+        typed: its name, as typed to confirm.
 
     Returns:
         The folder's name.

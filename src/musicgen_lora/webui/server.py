@@ -1,4 +1,4 @@
-"""Serves the page to one person: to this machine alone, or to others behind a password."""
+"""Serves the page to one person: only on this machine, or on the network behind a password."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from musicgen_lora.webui.words import Words, preferred
 from musicgen_lora.webui.workspace import Workspace, facts_of, saved_name
 
 MAX_BODY_BYTES = 4 << 20
-"""Largest request that sends no file."""
+"""Largest request that uploads no file."""
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#f97316" '
     'd="M1 7h2v2H1zm3-3h2v8H4zm3-3h2v14H7zm3 4h2v6h-2zm3 2h2v2h-2z"/></svg>'
@@ -37,23 +37,23 @@ PAGE_POLICY = (
     "'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' "
     "data:; worker-src 'self' blob:; frame-ancestors 'self'; object-src 'none'; base-uri 'self'"
 )
-"""The browser itself refuses what lies elsewhere; Gradio's own code is inline."""
+"""Makes the browser refuse everything from elsewhere; Gradio's own code is inline."""
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; "
     f"script-src 'sha256-{script_hash(REPORT_SCRIPT)}'; frame-ancestors 'self'; "
     "sandbox allow-scripts allow-downloads"
 )
-"""The report's own player and blind test run, in an origin of their own, and no other script."""
+"""The report's own player and blind test run, in a separate origin, and no other script."""
 
 
 class Guard:
-    """Refuses what doesn't come from the page: other hosts' names (a page elsewhere whose name was
-    bound to this machine), other origins, too large bodies, and, where one is set, requests without
-    the password.
+    """Refuses what doesn't come from the page: other host names (DNS rebinding by a page
+    elsewhere), other origins, bodies that are too large, and requests without the password, if one
+    is set.
 
     Args:
-        hosts: names that a request may call the server by; None for any.
-        password: of HTTP's basic authentication, with any user; "" for none.
+        hosts: host names that a request may use; None for any.
+        password: for HTTP basic authentication, with any user; "" for none.
     """
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None, password: str) -> None:
@@ -94,7 +94,7 @@ class Guard:
             if origin is None or origin.netloc != headers.get("host", ""):
                 return Response("Only the page itself may ask for this.", 403)
             if "transfer-encoding" in headers:
-                # No browser sends a body of unknown length; its bytes could not be bounded.
+                # No browser sends a body of unknown length, whose size could not be bounded.
                 return Response("Length?", 411)
             is_upload = scope.get("path", "").endswith("/upload")
             length = headers.get("content-length", "0")
@@ -117,7 +117,7 @@ class Guard:
 
 
 def _parsed(address: str) -> SplitResult | None:
-    """An address in its parts; None for what is none, such as an open bracket."""
+    """An address in its parts; None if invalid, such as an open bracket."""
     try:
         return urlsplit(address)
     except ValueError:
@@ -127,12 +127,12 @@ def _parsed(address: str) -> SplitResult | None:
 def make_app(
     workspace: Workspace, language: Language | None, hosts: tuple[str, ...] | None, password: str
 ) -> ASGIApp:
-    """The page in both languages, its files, and the guard before them.
+    """The page in both languages, its files, and the guard in front of them.
 
     Args:
-        language: that the page opens in; None for the browser's.
+        language: the page opens in it; None for the browser's.
         hosts: names that the server answers to; None for any.
-        password: asked of every request; "" for none.
+        password: required of every request; "" for none.
     """
     uploads = workspace.root / "uploads"
     uploads.mkdir(exist_ok=True)
@@ -187,7 +187,7 @@ def _add_files(app: FastAPI, workspace: Workspace) -> None:
         look: Callable[..., Path],
         save_as: Callable[[Path], str] = lambda path: path.name,
     ) -> None:
-        """A sound at an address of ids, and its pictures below that."""
+        """Serves a sound at an address of ids, and its pictures below that."""
 
         @app.get(FILES + route)
         def sound(request: Request) -> FileResponse:
@@ -234,6 +234,6 @@ def _add_files(app: FastAPI, workspace: Workspace) -> None:
 
 
 def _as_page(path: Path) -> FileResponse:
-    """A report, which may do what its own player does and no more."""
+    """A report, which may do only what its own player does."""
     headers = {"content-security-policy": REPORT_POLICY}
     return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)

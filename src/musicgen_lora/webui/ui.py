@@ -1,4 +1,4 @@
-"""The `ui` command: looks at what it was given, then serves the page until it is stopped."""
+"""The `ui` command: checks its settings, then serves the page until it is stopped."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 PASSWORD = "MUSICGEN_LORA_PASSWORD"
 LEAST_PASSWORD = 8
 GRACE_S = 1
-"""How long a server that closes waits for what it is sending; open tabs are always sent to."""
+"""How long a closing server waits for its responses; open tabs always have one pending."""
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def serve_page(settings: UiSettings) -> None:
-    """Serves the page until Ctrl-C; jobs that it has started go on.
+    """Serves the page until Ctrl-C; jobs that it has started continue.
 
     Raises:
-        UserError: the library is missing, a folder is, the port is taken, or others could reach the
+        UserError: the library or a folder is missing, the port is taken, or others could reach the
             page without a password.
     """
     require_extra("ui", "ui")
@@ -70,8 +70,8 @@ def serve_page(settings: UiSettings) -> None:
 
 
 def _serve(server: uvicorn.Server) -> None:
-    """Serves until a signal comes, which ends the command when all is closed; another one ends it
-    at once."""
+    """Serves until a signal, which ends the command once all is closed; another one ends it at
+    once."""
     received: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -79,11 +79,11 @@ def _serve(server: uvicorn.Server) -> None:
         if received:
             os._exit(128 + number)
         received.append(number)
-        # An open tab keeps a stream open, which is cut off: that is no error to tell of.
+        # An open tab keeps a stream open, which is cut off: not an error worth reporting.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         server.should_exit = True
 
-    # Its own handlers end in the midst of its loop, with tracebacks.
+    # Its own handlers stop in the middle of its loop, with tracebacks.
     server.capture_signals = contextlib.nullcontext  # pyright: ignore[reportAttributeAccessIssue]
     with handled([signal.SIGINT, signal.SIGTERM, *hangups()], stop):
         server.run()
@@ -92,7 +92,7 @@ def _serve(server: uvicorn.Server) -> None:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raises a UserError where nobody could listen there, before what takes seconds."""
+    """Raises a UserError if the port can't be listened on, before the slow part."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as listener:

@@ -1,7 +1,7 @@
-"""What the page looks at by itself: once when it opens, and every few seconds.
+"""What the page reads by itself: once when it opens, and every few seconds.
 
-All looks of a moment are one request. Each by itself would be ten, of which every one costs more
-than what it finds, on a computer whose cores are busy with a training.
+All looks of one tick share a request. Separately they would be ten, each costing more than the look
+itself on a computer whose cores are busy with training.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from musicgen_lora.webui.words import Words
 
 @dataclass(frozen=True)
 class Look:
-    """A function of what some components hold, and the components that take what it finds.
+    """A function of some components' values, and the components that get its results.
 
     Args:
-        find: gives a value or an update for each of the outputs; one that finds nothing new skips.
+        find: returns a value or an update for each output; skips if nothing is new.
     """
 
     find: Callable[..., Any]
@@ -55,7 +55,7 @@ class Watches:
     def when_opened(
         self, find: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]
     ) -> None:
-        """Looks once when a browser opens the page, or loads it anew."""
+        """Looks once when a browser opens or reloads the page."""
         self.first.append(Look(find, inputs, outputs))
 
     def always(
@@ -66,11 +66,10 @@ class Watches:
 
 
 def all_of(looks: Sequence[Look], say: Words) -> Callable[..., list[Any]]:
-    """One handler of several looks. What one can't find is said, in place of what the command line
-    would say, and keeps no other from looking.
+    """One handler for several looks. If one fails, its error is shown, and the others still look.
 
-    The first value that it is given, and gives back, is what is said, as HTML: Gradio shows no
-    message of an event that only looks.
+    The first value that it takes and returns is the errors shown, as HTML: Gradio shows no messages
+    for such quiet events.
     """
 
     def look(told: Any, *values: Any) -> list[Any]:
@@ -95,5 +94,5 @@ def inputs_of(looks: Sequence[Look]) -> list[Any]:
 
 
 def outputs_of(looks: Sequence[Look]) -> list[Any]:
-    """The same of what they find."""
+    """The output components of all looks, in the same order."""
     return [component for look in looks for component in look.outputs]

@@ -22,7 +22,7 @@ def chinese() -> dict[str, str]:
 
 
 class Words:
-    """Says the page's words in one language."""
+    """The page's words in one language."""
 
     def __init__(self, language: Language) -> None:
         self.language = language
@@ -33,7 +33,7 @@ class Words:
         return text.format(**values) if values else text
 
     def duration(self, seconds: float) -> str:
-        """Seconds in words that promise no more than is known."""
+        """Seconds in words, no more precise than is known."""
         if seconds < 90:
             return self("{n} s", n=max(10, int(round(seconds, -1))))
         if seconds < 5400:
@@ -41,8 +41,8 @@ class Words:
         return self("{n} h", n=f"{seconds / 3600:.1f}")
 
     def line(self, text: str) -> str:
-        """A line that a function or a command says: by the page's own sentences, then by the
-        catalogue of all commands. What neither has stays English."""
+        """Translates a line from a function or command: by the page's own sentences, then by the
+        commands' catalogue. What neither has stays English."""
         if self.language == "zh":
             for pattern, target in _lines():
                 if found := pattern.fullmatch(text):
@@ -51,7 +51,7 @@ class Words:
         return text
 
     def error(self, error: UserError | OSError) -> str:
-        """What a person has given and can't be used, or what the disk refuses, as a line."""
+        """Unusable input, or what the disk refuses, as a line."""
         if isinstance(error, UserError):
             return self.line(str(error))
         where = f"{error.filename}: " if error.filename else ""
@@ -78,12 +78,12 @@ def _pattern(english: str) -> re.Pattern[str]:
 
 
 def beginning(text: str, most: int = 60) -> str:
-    """A text, or as much of it as there is room for, with a sign that there is more."""
+    """A text, or as much of it as fits, with an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
 
 
 def preferred(accepted: str) -> Language:
-    """The page's language for a browser's Accept-Language: its first that the page speaks."""
+    """The page's language for a browser's Accept-Language: the first one that the page has."""
     for part in accepted[:1000].split(","):
         name = part.split(";")[0].strip().lower()
         if name.startswith(LANGUAGES):

@@ -1,5 +1,5 @@
-"""The page's folder: audio, datasets, runs, what was generated, and jobs, each in a place of its
-own. What the browser may name of it is looked up here."""
+"""The page's folder, with subfolders for audio, datasets, runs, generated clips and jobs. Whatever
+the browser may name in it is looked up here."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BASES = (
     "facebook/musicgen-melody",
     "facebook/musicgen-stereo-small",
 )
-"""What the page offers; the last four are fetched once."""
+"""The bases that the page offers; all but the first are downloaded once."""
 METADATA, REPORT = "metadata.json", "report.html"
 REMOVED = "removed"
 MAX_LISTED = 1_000
@@ -60,8 +60,8 @@ class Workspace:
     """The folders of a page.
 
     Args:
-        root: of all that the page writes; made if need be.
-        audio_dirs: further folders whose sub-folders audio may be chosen from.
+        root: holds everything the page writes; created if needed.
+        audio_dirs: more folders that audio may be chosen from, with their subfolders.
         start: as for `Jobs`.
     """
 
@@ -83,7 +83,7 @@ class Workspace:
         self._audio_dirs = [self.audio, *(folder.resolve() for folder in audio_dirs)]
 
     def audio_folders(self) -> dict[str, Path]:
-        """Folders that audio may be chosen from, by what the page calls them."""
+        """Folders that audio may be chosen from, by their names on the page."""
         found = {}
         for home in self._audio_dirs:
             prefix = "" if home == self.audio else f"{home.name} / "
@@ -103,7 +103,7 @@ class Workspace:
         return inside(self.runs, find(folders_of(self.runs), wanted))
 
     def check_idle(self, folder: Path) -> None:
-        """Raises a UserError where a job that is not over reads or writes a folder."""
+        """Raises a UserError if a job that has not ended reads or writes a folder."""
         if self.jobs.uses(folder):
             raise UserError(f"{folder.name}: is in use by a command; stop that first.")
 
@@ -112,7 +112,7 @@ class Workspace:
 
         Args:
             home: `datasets` or `runs`.
-            typed: its name, as the person typed it to confirm.
+            typed: its name, as typed to confirm.
 
         Raises:
             UserError: no such folder, another name was typed, or a command is using it.
@@ -132,8 +132,8 @@ class Workspace:
         return run / BEST_MODEL
 
     def adapters(self) -> dict[str, Path]:
-        """All adapters by what the page calls them: runs by their best, `RUN/step-000100` for a
-        checkpoint, the newest first."""
+        """All adapters by their names on the page, newest first: `RUN` for a run's best,
+        `RUN/step-000100` for a checkpoint."""
         found = {}
         for name in adapter_names(self.runs):
             run = inside(self.runs, name)
@@ -144,8 +144,8 @@ class Workspace:
         return found
 
     def reports(self) -> dict[str, Path]:
-        """Folders that have a report or may get one, by what the page calls them: a run's own by
-        the run, and those of several runs by `evaluations/NAME`, which no run can be called."""
+        """Folders that have a report or may get one, by their names on the page: `RUN` for a run's
+        own, `evaluations/NAME`, which no run can be called, for those of several runs."""
         found = {name: self.runs / name / "evaluation" for name in folders_of(self.runs)}
         own = {
             name: folder
@@ -166,12 +166,12 @@ class Workspace:
         return inside(self.root, (folder / REPORT).relative_to(self.root).as_posix())
 
     def bases(self) -> Choices:
-        """The base models that the page offers: `BASES`, and what was merged here."""
+        """The base models that the page offers: `BASES`, and those merged here."""
         return [*((name, name) for name in BASES), *choices(self._merged())]
 
     def base(self, wanted: object) -> str:
-        """A base model by what `bases` calls it, or by the folder of one that was merged here: any
-        other path or address is none.
+        """A base model by its name in `bases`, or by the folder of one that was merged here; any
+        other path or address is refused.
 
         Raises:
             UserError: there is none of that name.
@@ -187,7 +187,7 @@ class Workspace:
         """The base model that the run of an id was trained on.
 
         Raises:
-            UserError: its `run.json` can't be read, or the base is none of the page's.
+            UserError: its `run.json` can't be read, or the base is not one of the page's.
         """
         folder = self.run(run)
         found = Run.read(folder)
@@ -196,12 +196,12 @@ class Workspace:
         return self.base(found.base.get("path"))
 
     def _merged(self) -> list[str]:
-        """Names of folders that hold a whole base."""
+        """Names of folders that hold a complete base."""
         names = folders_of(self.models)
         return [name for name in names if (self.models / name / "config.json").is_file()]
 
     def preparation(self, wanted: object) -> Path:
-        """The report of what was prepared into the dataset of an id."""
+        """The preparation report of the dataset of an id."""
         return inside(self.dataset(wanted), REPORT)
 
     def clip(self, dataset: object, wanted: object) -> Path:
@@ -216,11 +216,11 @@ class Workspace:
         return inside(self.generated, find(_audio_names(names), wanted))
 
     def remove_sound(self, wanted: object) -> Path:
-        """Moves a generated file, and what lies beside it under its name, into the folder of those
-        that were removed, which the page doesn't look into, and returns the folder.
+        """Moves a generated file, and its companions of the same name, into the folder for removed
+        clips, which the page ignores, and returns that folder.
 
         Raises:
-            UserError: it is not there, a job that is not over reads it, or it can't be moved.
+            UserError: it is missing, a job that has not ended reads it, or it can't be moved.
         """
         sound = self.sound(wanted)
         self.check_idle(sound)
@@ -228,7 +228,7 @@ class Workspace:
         beside = (path for path in self.generated.iterdir() if path.stem == sound.stem)
         try:
             removed.mkdir(exist_ok=True)
-            # Without its sound no JSON is a clip.
+            # Sound first: a JSON without its sound is not a clip.
             for path in [sound, *(path for path in beside if path != sound)]:
                 os.replace(path, removed / path.name)
         except OSError as error:
@@ -241,8 +241,8 @@ class Workspace:
         return inside(folder, find(preview_names(folder), wanted))
 
     def dated_sounds(self) -> list[tuple[float, str]]:
-        """When each generated clip was written, and its name, the newest first. One without its
-        JSON is half of a pair that somebody has moved or is removing."""
+        """When each generated clip was written, and its name, newest first. One without its JSON is
+        half of a pair that is being moved or removed."""
         names = {path.name for path in self.generated.iterdir()}
         pairs = [name for name in _audio_names(names) if f"{Path(name).stem}.json" in names]
         dated = sorted(_dated(self.generated / name for name in pairs), reverse=True)
@@ -265,13 +265,13 @@ def choices(names: Sequence[str]) -> Choices:
 
 
 def entries_of(dataset: Path) -> list[dict[str, Any]]:
-    """The entries of a dataset; none where its metadata isn't there yet."""
+    """The entries of a dataset; none if it has no metadata yet."""
     path = dataset / METADATA
     return read_entries(path) if path.is_file() else []
 
 
 def clip_name(entry: dict[str, Any]) -> str:
-    """What tells a clip from the others: its file, and the part of it where it is one."""
+    """A clip's unique name: its file and, if it is only a part, which part."""
     start_s, duration_s = entry.get("start_s"), entry.get("duration_s")
     numbers = [value for value in (start_s, duration_s) if isinstance(value, (int, float))]
     is_part = start_s is not None and len(numbers) == 2
@@ -279,7 +279,7 @@ def clip_name(entry: dict[str, Any]) -> str:
 
 
 def facts_of(sound: Path) -> dict[str, Any] | None:
-    """The JSON beside a generated clip; None where there is none, or no object."""
+    """The JSON beside a generated clip; None if there is none, or it is not an object."""
     try:
         return read_json(sound.with_suffix(".json"), AN_OBJECT)
     except UserError:
@@ -287,7 +287,7 @@ def facts_of(sound: Path) -> dict[str, Any] | None:
 
 
 def saved_name(path: Path, facts: dict[str, Any] | None) -> str:
-    """What a download of a clip is called: with its tempo, which a loop's name has already."""
+    """A clip's name when downloaded: with its tempo, which a loop's name already has."""
     bpm = (facts or {}).get("bpm")
     if not isinstance(bpm, (int, float)) or "bpm" in path.stem.lower():
         return path.name
@@ -308,21 +308,21 @@ def has_adapter(run: Path) -> bool:
 
 
 def adapter_names(runs: Path) -> list[str]:
-    """Names of the runs that have an adapter, the newest first."""
+    """Names of the runs that have an adapter, newest first."""
     return [name for name in folders_of(runs) if has_adapter(runs / name)]
 
 
 def preview_names(folder: Path) -> list[str]:
-    """Paths of a run's previews below their folder, the newest first."""
+    """Paths of a run's previews below their folder, newest first."""
     sounds = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     found = sorted(_dated(sounds), reverse=True)
     names = [path.relative_to(folder).as_posix() for _, path in found]
-    # What begins with a dot is being written, under a name that will go.
+    # What begins with a dot is still being written, under a temporary name.
     return [name for name in names if "/." not in f"/{name}"][:MAX_LISTED]
 
 
 def written_at(path: Path) -> int:
-    """When a file was written, in nanoseconds; 0 for one that has gone since."""
+    """When a file was written, in nanoseconds; 0 if it no longer exists."""
     try:
         return path.lstat().st_mtime_ns
     except OSError:
@@ -330,7 +330,7 @@ def written_at(path: Path) -> int:
 
 
 def _dated(paths: Iterable[Path]) -> Iterator[tuple[float, Path]]:
-    """Regular files with when they were written; what has gone since is left out."""
+    """Regular files with when they were written; those that no longer exist are left out."""
     for path in paths:
         try:
             state = path.lstat()
@@ -341,7 +341,7 @@ def _dated(paths: Iterable[Path]) -> Iterator[tuple[float, Path]]:
 
 
 def prepared(dataset: Path) -> dict[str, Any]:
-    """What the report of the last preparation has; empty where it can't be read."""
+    """The report of the last preparation; empty if it can't be read."""
     try:
         return read_json(dataset / "report.json", AN_OBJECT, max_bytes=LARGE)
     except UserError:
@@ -349,7 +349,7 @@ def prepared(dataset: Path) -> dict[str, Any]:
 
 
 def warnings_of(dataset: Path) -> dict[str, list[str]]:
-    """What the last preparation found wrong, by file; empty where its report can't be read."""
+    """What the last preparation found wrong, by file; empty if its report can't be read."""
     faults = prepared(dataset).get("faults", [])
     found: dict[str, list[str]] = {}
     for fault in faults if isinstance(faults, list) else []:

@@ -1,19 +1,19 @@
-// Ctrl+Enter generates; players are made of what Gradio draws.
+// Ctrl+Enter generates; players are built from what Gradio draws.
 document.addEventListener("keydown", (event) => {
   if ((event.ctrlKey || event.metaKey) && event.key === "Enter") {
     const button = document.querySelector("#generate");
     if (button && button.offsetParent !== null) { event.preventDefault(); button.click(); }
   }
 });
-// A download that is dragged out of the window becomes a file there, by browsers that can.
+// A download dragged out of the window becomes a file, in browsers that support it.
 document.addEventListener("dragstart", (event) => {
   const link = event.target instanceof Element && event.target.closest("a[download]");
   if (link) {
     event.dataTransfer.setData("DownloadURL", `application/octet-stream:${link.download}:${link.href}`);
   }
 });
-// What was typed and chosen is kept by this browser, field by field, and brought back by a reload;
-// each of its tabs has its own, and a new one begins with what was kept last.
+// This browser keeps what was typed and chosen, field by field, and a reload restores it; each
+// of its tabs has its own copy, and a new one starts with what was kept last.
 const KEPT = "musicgen-lora", TAB = "musicgen-lora tab";
 function stored(place, key, value) {
   try {
@@ -36,11 +36,11 @@ window.keptFields = {
     return values;
   },
 };
-// What is written into the table of clips is kept by nobody before it is saved.
+// What is typed into the table of clips is lost unless it is saved.
 window.addEventListener("beforeunload", (event) => {
   if (window.unsavedClips) event.preventDefault();
 });
-// What Gradio says in English alone. Of a slider's two fields it says what their roles say already.
+// What Gradio says only in English. For a slider's two fields it repeats what their roles say.
 const SPOKEN = ["aria-label", "title", "placeholder"];
 function said(text) {
   return window.pageWords[text.trim()] || text.replace(/^(number input|range slider) for /, "");
@@ -57,7 +57,7 @@ function translate() {
     if (text && said(text.nodeValue || "") !== text.nodeValue) text.nodeValue = said(text.nodeValue);
   });
 }
-// Gradio gives each button of a choice a group of its own, in which no arrow key leads anywhere.
+// Gradio gives each radio button a group of its own, so arrow keys lead nowhere.
 const ARROWS = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
 document.addEventListener("keydown", (event) => {
   const by = ARROWS[event.key];
@@ -68,18 +68,18 @@ document.addEventListener("keydown", (event) => {
   next.focus();
   next.click();
 });
-// Gradio opens a list again for the key that leaves it, above what is beside it.
+// The key that leaves a list makes Gradio reopen it, over what is beside it.
 document.addEventListener("keydown", (event) => {
   if (event.key === "Tab" && event.target.closest("[role=combobox]")) event.stopImmediatePropagation();
 }, true);
-// A reload is where it was.
+// A reload returns to the same tab.
 const tabs = () => [...document.querySelectorAll("#tabs button[role=tab]")];
 document.addEventListener("click", (event) => {
   const at = event.target instanceof Element ? tabs().indexOf(event.target.closest("[role=tab]")) : -1;
   if (at >= 0) stored(OWN, TAB, at);
 });
 tabs()[stored(OWN, TAB)]?.click();
-// A button of the strip that has the focus keeps it when the strip is drawn anew.
+// A focused button of the strip keeps the focus when the strip is redrawn.
 let held = null;
 document.addEventListener("focusin", (event) => {
   const button = event.target.closest("#strip [data-job]");

@@ -1,1 +1,1 @@
-"""A module a tab."""
+"""One module per tab."""

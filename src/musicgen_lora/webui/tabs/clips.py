@@ -1,4 +1,5 @@
-"""The clips of a dataset as a table: each can be heard, its caption, tempo and key corrected."""
+"""The clips of a dataset as a table: each can be heard, and its caption, tempo and key
+corrected."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ Rows = list[list[str]]
 
 
 class ClipTable:
-    """What is done with the clips of a dataset."""
+    """The handlers for the clips of a dataset."""
 
     def __init__(self, page: Page) -> None:
         self._page, self._work = page, page.workspace
@@ -52,14 +53,14 @@ class ClipTable:
             told = "; ".join(warned.get(str(entry.get("source")), []))
             row = edits.row_of(entry)
             wave = f"{self._page.address('clip')}/{wanted}/{id_of(row[0])}/wave"
-            # The row itself carries what it was read as: a server forgets, and tables are sorted.
+            # The row itself carries what it was loaded as: a server forgets, and tables get sorted.
             marks = f'data-of="{wanted}" data-read="{edits.mark_of(row)}"'
             image = f'<img class="wave" {marks} loading="lazy" src="{wave}">'
             found.append([*row, length, told, image])
         return found
 
     def hear(self, wanted: Any, at: gr.SelectData) -> str:
-        """A player of the row that was chosen."""
+        """A player for the selected row."""
         row = at.row_value
         if not wanted or not row or not row[0]:
             return ""
@@ -76,8 +77,8 @@ class ClipTable:
         return self._told(wanted, edits.save_rows(self._work.dataset(wanted), rows, marks))
 
     def choose(self, wanted: Any, shown: list[list[Any]]) -> Any:
-        """The dataset that is chosen, its rows, when they were written, and nothing said of them:
-        the one before stays while the table has changes of it that are not saved."""
+        """The chosen dataset, its rows, when they were written, and no notice; the previous one
+        stays while the table has unsaved changes of it."""
         before = _unsaved(shown)
         if before and before == wanted:
             return (gr.skip(),) * 4
@@ -96,18 +97,18 @@ class ClipTable:
         return self._told(wanted, edits.prefix_captions(self._work.dataset(wanted), word))
 
     def delete(self, wanted: Any, name: Any) -> Any:
-        """Deletes a dataset whose name was typed; another one is chosen then."""
+        """Deletes a dataset whose name was typed, then chooses another one."""
         home = self._work.datasets
         gone = self._work.delete(home, wanted, name)
         gr.Info(self._page.words("Deleted: {name}", name=escape(gone)))
         return chosen(choices(folders_of(home)))
 
     def look(self, before: str, wanted: Any, read: str) -> Any:
-        """What datasets there are, the rows of one that has just been made, and whether the table
-        is older than its dataset."""
+        """The datasets that exist, the rows of one that was just made, and whether the table is
+        older than its dataset."""
         found, say = choices(folders_of(self._work.datasets)), self._page.words
         at = self.written(wanted) if wanted in [identity for _, identity in found] else 0
-        # What is being prepared has no clips when it is chosen.
+        # A dataset that is still being prepared has no clips when it is chosen.
         came, is_old = bool(at) and read == "0", read not in ("", "0", str(at))
         now = repr((sorted(found), wanted, came, is_old))
         if now == before:
@@ -117,7 +118,7 @@ class ClipTable:
         return choose, rows, stamp, quiet(say(CHANGED)) if is_old and at else "", now
 
     def told(self, before: str, wanted: Any) -> Any:
-        """What a dataset was made of in a line, with its report, if it is another than before."""
+        """A line on what a dataset was made from, with its report, if it has changed."""
         work, say = self._work, self._page.words
         is_there = wanted in map(id_of, folders_of(work.datasets))
         folder = work.dataset(wanted) if is_there else None
@@ -133,12 +134,12 @@ class ClipTable:
         return f'<p>{line} <a href="{address}" target="_blank">{report}</a></p>', now
 
     def written(self, wanted: Any) -> int:
-        """When a dataset's metadata was written, in nanoseconds; 0 where there is none."""
+        """When a dataset's metadata was written, in nanoseconds; 0 if there is none."""
         return written_at(self._work.dataset(wanted) / METADATA) if wanted else 0
 
     def dated(self, handler: Callable[..., Rows]) -> Callable[..., Any]:
-        """A handler that gives, with the rows, when they were written, and takes back that they are
-        old."""
+        """Wraps a handler to also return when its rows were written, and to clear the stale
+        notice."""
 
         def run(wanted: Any, *values: Any) -> Any:
             return self._dated(wanted, handler(wanted, *values))
@@ -163,8 +164,8 @@ def _summary(folder: Path) -> dict[str, str]:
 
 
 def _as_read(shown: list[list[Any]]) -> tuple[list[edits.Row], dict[str, tuple[str, str]]]:
-    """Rows of a table as a browser sends it; and, by their names, of which dataset each was read,
-    and as what."""
+    """Rows of a table as a browser sends them; and by name, which dataset each was loaded from, and
+    as what."""
     given = [["" if v is None else str(v) for v in row] for row in shown or []]
     whole = [row for row in given if len(row) == len(HEADERS)]
     found = {row[0]: (mark[1], mark[2]) for row in whole if (mark := _MARK.search(row[-1]))}
@@ -172,14 +173,14 @@ def _as_read(shown: list[list[Any]]) -> tuple[list[edits.Row], dict[str, tuple[s
 
 
 def _unsaved(shown: list[list[Any]]) -> str:
-    """Id of the dataset whose rows have been changed in a table; "" where none has."""
+    """Id of the dataset whose rows have been changed in a table; "" if none."""
     rows, found = _as_read(shown)
     read = ((edits.mark_of(row), *found[row[0]]) for row in rows if row[0] in found)
     return next((dataset for now, dataset, mark in read if now != mark), "")
 
 
 def _check_saved(shown: list[list[Any]]) -> None:
-    """Raises a UserError where reading a table anew would drop what was written into it."""
+    """Raises a UserError if reloading a table would discard what was typed into it."""
     if _unsaved(shown):
         raise UserError(UNSAVED)
 
@@ -214,7 +215,7 @@ def build(page: Page) -> None:
     read = reload.click(clips.dated(clips.rows), dataset, shown, **PRIVATE)
     table.select(page.guarded(clips.hear), dataset, heard, **QUIET)
     saved = save.click(clips.dated(clips.save), [dataset, table], shown, **PRIVATE)
-    # A reload would drop it without a word.
+    # A page reload would silently discard it.
     table.input(None, None, None, js="() => { window.unsavedClips = true; }", **QUIET)
     for done in (read, saved, *changing, _build_deletion(page, clips, dataset)):
         done.success(None, None, None, js="() => { window.unsavedClips = false; }", **QUIET)
@@ -241,7 +242,7 @@ def _table(page: Page) -> gr.Dataframe:
 
 
 def _build_deletion(page: Page, clips: ClipTable, dataset: gr.Dropdown) -> Any:
-    """What deletes the dataset that is chosen; returns the event."""
+    """Builds the deletion of the chosen dataset; returns the event."""
     say = page.words
     with gr.Accordion(say("Delete the dataset"), open=False, elem_id="delete-dataset-box"):
         typed = gr.Textbox(
@@ -260,11 +261,11 @@ def _build_deletion(page: Page, clips: ClipTable, dataset: gr.Dropdown) -> Any:
 
 
 def _build_bulk(page: Page, clips: ClipTable, asked: list[Any], shown: list[Any]) -> list[Any]:
-    """What changes all captions at once; returns the events.
+    """Builds the bulk edits of captions; returns the events.
 
     Args:
         asked: the dataset's list, and the table.
-        shown: what a handler that is `dated` gives.
+        shown: outputs of a `dated` handler.
     """
     say = page.words
     with gr.Accordion(say("Edit all captions"), open=False):

@@ -71,17 +71,17 @@ def _build_preparation(page: Page) -> None:
 
 
 class Preparing:
-    """What is asked of the `prepare` command.
+    """Requests to the `prepare` command.
 
     Args:
-        form: of the settings behind "advanced".
+        form: of the settings under "advanced".
     """
 
     def __init__(self, page: Page, form: list[Setting]) -> None:
         self._page, self._form = page, form
 
     def prepare(self, files: list[str] | None, chosen_id: Any, typed: str, *values: Any) -> Any:
-        """Starts the preparation of what was dropped, or of a folder; the drop is empty then."""
+        """Starts preparing what was dropped, or a folder; clears the drop area."""
         work, page = self._page.workspace, self._page
         if files:
             title = new_name(typed, "beats")
@@ -103,15 +103,15 @@ class Preparing:
         return gr.update(value=None)
 
     def _check_is_of(self, title: str, source: Path) -> None:
-        """Raises a UserError where a dataset of that name was made of another folder, whose clips
+        """Raises a UserError if a dataset of that name was made from another folder, whose clips
         would be marked as gone."""
         made_of = self._page.workspace.jobs.made_of(self._page.workspace.datasets / title)
         if made_of not in (None, source):
             raise UserError(f"{title}: was made from {made_of}; choose another name.")
 
     def _own_name(self, title: str, source: Path) -> str:
-        """The first of `title`, `title 2` and so on that is no dataset of another folder: names
-        that differ in their signs, or lie in different folders, come to the same title."""
+        """The first of `title`, `title 2` and so on that isn't a dataset of another folder: names
+        that differ only in punctuation, or are in different folders, give the same title."""
         work, name, number = self._page.workspace, title, 1
         while work.jobs.made_of(work.datasets / name) not in (None, source):
             number += 1
@@ -119,7 +119,7 @@ class Preparing:
         return name
 
     def make_example(self, typed: str, *values: Any) -> None:
-        """Starts the making of example beats."""
+        """Starts making example beats."""
         work, page = self._page.workspace, self._page
         title = new_name(typed, "example")
         target = work.datasets / title

@@ -1,4 +1,4 @@
-"""Evaluate: what adapters changed, measured by the command, its report in the page."""
+"""Evaluate: what adapters changed, measured by the command, with its report in the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from musicgen_lora.webui.workspace import REPORT, choices
 
 OWN = frozenset(("lora_model_path", "output_dir", "data_dir", "other_data_dir", "num_prompts"))
 STRENGTHS = "strengths"
-"""The setting that is not behind "advanced"."""
+"""The setting that is not under "advanced"."""
 
 
 def settings_form() -> list[Setting]:
@@ -64,7 +64,7 @@ def build(page: Page) -> None:
 
 
 class Measuring:
-    """What is asked of the `evaluate` command, and what has come of it.
+    """Requests to the `evaluate` command, and their reports.
 
     Args:
         form: of the settings, `STRENGTHS` first.
@@ -74,8 +74,8 @@ class Measuring:
         self._page, self._work, self._form = page, page.workspace, form
 
     def start(self, wanted: Any, prompts: Any, side: Any, *values: Any) -> None:
-        """Starts a job that measures what was chosen: a run and its checkpoints into the run,
-        several runs into a folder of their own."""
+        """Starts a job that evaluates what was chosen: a run and its checkpoints in the run's
+        folder, several runs in a separate folder."""
         ids = wanted if isinstance(wanted, list) else []
         if not ids:
             raise UserError("Choose an adapter first.")
@@ -92,7 +92,7 @@ class Measuring:
         self._page.submit("evaluate", settings | {"output_dir": str(folder)}, title, folder)
 
     def _base_of(self, names: list[str]) -> str:
-        """The base of all adapters."""
+        """The common base of all adapters."""
         bases = {name: self._work.base_of(id_of(_run(name))) for name in names}
         for name, base in bases.items():
             if base != bases[names[0]]:
@@ -110,8 +110,8 @@ class Measuring:
         return title, self._work.evaluations / title
 
     def look(self, before: str, names_before: list[str], several: Any, wanted: Any) -> Any:
-        """The adapters and reports there are, and the report that is chosen: one of several runs
-        as it comes."""
+        """The adapters and reports that exist, and the chosen report; a new one of several runs is
+        chosen as it appears."""
         names, reports = self._work.adapters(), self._work.reports()
         found, now = choices(list(names)), sorted([*names, *reports])
         ids = [identity for _, identity in found]
@@ -132,7 +132,7 @@ class Measuring:
         return adapters, report, now, *self.show(before, wanted)
 
     def show(self, before: str, wanted: Any) -> Any:
-        """A report, if it is another than before."""
+        """A report, if it has changed."""
         say = self._page.words
         if not wanted:
             return quiet(say("No report yet.")), ""
@@ -155,5 +155,5 @@ class Measuring:
 
 
 def _run(name: str) -> str:
-    """The run of an adapter, by what the page calls it."""
+    """The run of an adapter, by its name on the page."""
     return name.partition("/")[0]

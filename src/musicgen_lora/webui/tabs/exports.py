@@ -1,4 +1,4 @@
-"""Adapters merged into a base, and written for other programs and people, by the commands."""
+"""Adapters merged into a base, or exported for other programs and people, by the commands."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ KINDS = {
     "audiocraft": "a model for audiocraft",
     "merge": "a base model with the adapters merged in",
 }
-"""What can be written; the last is the `merge` command's, the others the formats of `export`."""
+"""What can be exported; the last is the `merge` command's, the others are formats of `export`."""
 STRENGTHS = "0.7 0.3"
 
 
 def build(page: Page) -> None:
-    """Builds what writes models, and the list of those that were written."""
+    """Builds the export form, and the list of exported models."""
     say = page.words
     with gr.Accordion(say("Merge or export"), open=False, elem_id="export-box"):
         runs = gr.Dropdown([], multiselect=True, label=say("Runs"), elem_id="export-runs")
@@ -53,13 +53,13 @@ def build(page: Page) -> None:
 
 
 class Exporting:
-    """What is asked of `merge` and `export`."""
+    """Requests to `merge` and `export`."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
 
     def write(self, wanted: Any, strong: Any, what: Any, typed: Any) -> None:
-        """Starts a merge or an export of the runs that were chosen."""
+        """Starts a merge or an export of the chosen runs."""
         page, work = self._page, self._page.workspace
         if what not in KINDS:
             raise UserError("Choose what to export.")
@@ -81,7 +81,7 @@ class Exporting:
             page.submit("export", settings | {"format": what}, title, target)
 
     def look(self, before: str, names_before: str, wanted: Any) -> Any:
-        """The runs that can be chosen, and what was written."""
+        """The runs that can be chosen, and the exported models."""
         page, work = self._page, self._page.workspace
         names, now = adapter_names(work.runs), _listing(page)
         key = repr(sorted(names))
@@ -92,7 +92,7 @@ class Exporting:
 
 
 def numbers(typed: Any) -> list[float]:
-    """Strengths as a person types them: apart by spaces or commas."""
+    """Strengths as typed: separated by spaces or commas."""
     words = str(typed or "")[:200].replace(",", " ").split()
     try:
         return [float(word) for word in words]
@@ -103,7 +103,7 @@ def numbers(typed: Any) -> list[float]:
 
 
 def _listing(page: Page) -> str:
-    """What was written, and where it is."""
+    """The exported models, and where they are."""
     names = folders_of(page.workspace.models)
     rows = [
         f"<li><b>{escape(name)}</b> <code>{escape(str(page.workspace.models / name))}</code></li>"

@@ -1,4 +1,4 @@
-"""Generate: words to beats, by the base, an adapter or both, and everything that was ever made."""
+"""Generate: prompts to beats, by the base, an adapter or both, and everything generated so far."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ MAX_STRENGTH, MAX_S = 2, 30
 SLIDER_WIDTH = 180
 """Pixels; two side by side on a phone leave no room for a label."""
 OWN = frozenset(("duration", "seed", "lora_model_path", "strength", "melody", "output_dir"))
-"""Settings that the tab asks for by itself, and a melody, which it doesn't take."""
+"""Settings that have fields of their own in the tab, and a melody, which it doesn't take."""
 FRONT = ("bpm", "bars", "key", "best_of")
-"""Settings that are not behind "advanced", in the command's order."""
+"""Settings that are not under "advanced", in the command's order."""
 DRAWN = ("guidance_scale", "top_k", "top_p", "temperature", "negative_prompt", "guidance_end")
-"""Those behind "advanced" that make a clip another one; its JSON has them by these names."""
+"""Those under "advanced" that change a clip; its JSON has them by these names."""
 MAX_SEED = 2**31
 CHIPS = {
     "Style": ("trap", "drill", "boom bap", "phonk", "lo-fi", "memphis hip hop"),
@@ -116,7 +116,8 @@ def _build_player(label: str, nobody: str, strength: str, ending: str) -> tuple[
 
 
 def _build_players(page: Page, kept: Kept) -> list[Any]:
-    """Who plays: an adapter and its strength, a second one mixed in, and the base where none is."""
+    """What generates: an adapter and its strength, a second one mixed in, and the base if there is
+    none."""
     say, work = page.words, page.workspace
     found = [
         *_build_player(say("Adapter"), say("the base alone"), say("Strength"), ""),
@@ -130,7 +131,7 @@ def _build_players(page: Page, kept: Kept) -> list[Any]:
     )
 
     def still(players: list[tuple[str, str]], value: Any) -> Any:
-        """Nobody plays in place of an adapter that has gone."""
+        """An adapter that is gone is replaced by none."""
         update = page.still_chosen(players, value)
         return update | {"value": BASE_ONLY} if update.get("value", value) is None else update
 
@@ -145,7 +146,7 @@ def _build_players(page: Page, kept: Kept) -> list[Any]:
             return chosen(one, first), chosen(other, second), sorted(names)
         new = [name for name in names if name not in before]
         if new and len(names) == len(before) + len(new):
-            # A new one is chosen as it comes, but not what another has been renamed to.
+            # A new one is chosen as it appears, but not a renamed one.
             return chosen(one, id_of(new[0])), still(other, second), sorted(names)
         return still(one, first), still(other, second), sorted(names)
 
@@ -163,7 +164,7 @@ def _build_players(page: Page, kept: Kept) -> list[Any]:
 
 
 def _build_asked(page: Page) -> list[Any]:
-    """How long, how many, of which seed; then the settings of `FRONT` in the form's order."""
+    """Length, number, seed; then the settings of `FRONT` in the form's order."""
     say = page.words
     with gr.Row():
         seconds, count = (
@@ -216,12 +217,12 @@ def _build_chips(page: Page, prompt: gr.Textbox) -> None:
 
 
 class Form:
-    """What is asked of the `generate` command.
+    """Requests to the `generate` command.
 
     Args:
         form: of the settings, those of `FRONT` first.
         plain: components of prompt, seconds, variations, seed, lock, and those of `FRONT`.
-        recording: fields of a clip that is taken up; None where there are none.
+        recording: fields of a clip to continue or regenerate; None if there are none.
         players: components of two adapters, each with its strength, and of the base.
         drawn: components of `DRAWN`, by name.
     """
@@ -245,8 +246,9 @@ class Form:
 
         Args:
             rest: id of the adapter's run or `BASE_ONLY`, its strength, both of a second one, the
-                base that plays without any, whether an adapter's base plays as well, seconds,
-                variations, seed, whether it stays, the form's values, and those of the recording.
+                base to use without any, whether to generate with an adapter's base as well,
+                seconds, variations, seed, whether it is kept, the form's values, and those of the
+                recording.
 
         Returns:
             The seed of the first clip.
@@ -280,8 +282,8 @@ class Form:
         return " + ".join(names) or self._page.words("base")
 
     def take_up(self, at: gr.EventData) -> list[Any]:
-        """Fills the form with what a sound was made by, to make more like it, to go on with it
-        from a second of it, or to play bars of it anew; or removes the sound."""
+        """Fills the form with the settings of a sound, to make more like it, to continue it from
+        some second, or to regenerate bars of it; or removes the sound."""
         asked = getattr(at, "_data", None)
         asked = asked if isinstance(asked, dict) else {}
         act, target = asked.get("act"), asked.get("target")
@@ -299,7 +301,7 @@ class Form:
         if act != MORE:
             recording = AskedRecording(target, act, second_of(asked.get("at")))
             if act == ANEW and shown["bars"]:
-                # The JSON beside a loop knows its bars better than its tempo alone.
+                # The JSON beside a loop knows its bars more exactly than the tempo alone.
                 shown["bpm"] = ""
             shown |= {"bars": "", "best_of": "1"}
         return [
@@ -316,7 +318,7 @@ class Form:
 
     def _who_played(self, facts: dict[str, Any]) -> list[Any]:
         """Updates of two adapters with their strengths, and of the base: those that a clip's JSON
-        names, as far as they are there."""
+        names, if they still exist."""
         adapters = facts.get("adapters")
         found: list[Any] = []
         for each in adapters if isinstance(adapters, list) else []:
@@ -328,7 +330,7 @@ class Form:
         return [*[*found, *[BASE_ONLY, 1] * 2][:4], self._base_of(facts)]
 
     def _base_of(self, facts: dict[str, Any]) -> Any:
-        """The base of a clip, as the page lists it; an update of nothing where it doesn't."""
+        """The base of a clip, as the page lists it; no update if it doesn't."""
         base, work = facts.get("base"), self._work
         path = base.get("path") if isinstance(base, dict) else None
         listed = work.bases()
@@ -357,7 +359,7 @@ class Form:
         return [*([alone] if side else []), alone | adapters]
 
     def throw(self) -> str:
-        """A caption of the datasets."""
+        """A random caption from the datasets."""
         captions = [
             row_of(entry)[1]
             for name in folders_of(self._work.datasets)[:20]
@@ -369,15 +371,15 @@ class Form:
 
 
 def _written(value: Any) -> str:
-    """A number without the decimals that it doesn't need; anything else as in a settings file."""
+    """A number without needless decimals; anything else as in a settings file."""
     if value is None:
         return ""
     return f"{value:g}" if isinstance(value, float) else written(value)
 
 
 def _asked_s(facts: dict[str, Any]) -> float | None:
-    """The seconds that were asked of a clip: of what was gone on with, those that were added. None
-    for a loop, and for what the form has no room for."""
+    """The length that was requested for a clip, in seconds; for a continued one, what was added.
+    None for a loop, and for lengths outside the form's range."""
     source, found = facts.get("continued"), facts.get("duration_s")
     if isinstance(source, dict):
         begin_s, end_s = source.get("begin_s"), source.get("end_s")
@@ -390,5 +392,5 @@ def _asked_s(facts: dict[str, Any]) -> float | None:
 
 
 def second_of(sent: Any) -> float | None:
-    """Where a player stands, as a browser says it; None for its beginning or end, or nonsense."""
+    """A player's position from the browser; None for its beginning or end, or for nonsense."""
     return round(float(sent), 2) if is_number(sent) and 0.0 < sent < 3600.0 else None

@@ -1,4 +1,4 @@
-"""What was generated, the newest first; base and adapters of the same words and seed in one."""
+"""Generated clips, newest first; base and adapters with the same prompt and seed share a player."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from musicgen_lora.webui.words import beginning
 from musicgen_lora.webui.workspace import Sound, saved_name
 
 SHOWN = 24
-"""Sounds that are shown at first, and how many more each press brings."""
+"""Sounds shown at first, and how many more each press adds."""
 ALIKE = (
     *("prompt", "seed", "duration_s", "guidance_scale", "top_k", "top_p", "temperature"),
     *("negative_prompt", "guidance_end", "bpm", "bars", "key", "best_of", "melody"),
     *("continued", "regenerated"),
 )
-"""What sounds have in common that one player switches between."""
+"""What the sounds of one player have in common."""
 
 
 def build(page: Page) -> gr.HTML:
-    """Builds the list and has it follow the folder; returns it, for what is done with a sound."""
+    """Builds the list and has it follow the folder; returns it, for the actions on a sound."""
     say, work = page.words, page.workspace
     gr.Markdown(f"### {say('Generated clips')}")
     shown = gr.HTML(elem_id="history", js_on_load=PRESSED)
@@ -33,7 +33,7 @@ def build(page: Page) -> gr.HTML:
     count, seen = gr.State(SHOWN), gr.State("")
 
     def look(before: str, count: int) -> Any:
-        # What the sounds were made by is read where there is something new alone.
+        # The sounds' JSON is read only if there is something new.
         dated = work.dated_sounds()
         now = repr((dated[:count], len(dated)))
         if now == before:
@@ -59,7 +59,7 @@ ACTS = {
     "anew": "Regenerate bars",
     REMOVE: "Remove",
 }
-"""What can be done with a sound."""
+"""The actions on a sound."""
 PRESSED = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-act]");
@@ -73,11 +73,12 @@ element.addEventListener("click", (event) => {
   document.querySelector(place).scrollIntoView({ block: "center" });
 });
 """
-"""Tells the server which button of which sound was pressed, and where its player stands."""
+"""Tells the server which button of which sound was pressed, and its player's position."""
 
 
 def history(sounds: list[Sound], page: Page) -> str:
-    """Players of sounds, those that differ in who plays in one; the base is its first side."""
+    """Players of sounds; those that differ only in model share one, with the base as its first
+    side."""
     groups: dict[str, list[Sound]] = {}
     for sound in sounds:
         groups.setdefault(repr([sound.facts.get(name) for name in ALIKE]), []).append(sound)
@@ -97,7 +98,7 @@ def _player(group: list[Sound], page: Page) -> str:
         )
         for sound in ordered
     ]
-    # Where there is a choice, its buttons say who plays.
+    # If there is a choice, its buttons name the models.
     who = f"{sides[0].name} · " if len(sides) == 1 else ""
     faults = [
         line if who else f"{side.name}: {line}"
@@ -115,7 +116,7 @@ def _player(group: list[Sound], page: Page) -> str:
 
 
 def _who(sound: Sound, page: Page) -> str:
-    """Who played: the adapters with their strengths, or the base."""
+    """What generated it: the adapters with their strengths, or the base."""
     return " + ".join(map(_adapter_name, _adapters(sound))) or page.words("base")
 
 
@@ -132,7 +133,7 @@ def _adapter_name(adapter: dict[str, Any]) -> str:
 
 
 def _details(facts: dict[str, Any], faults: list[str], page: Page) -> str:
-    """What a sound was made with, and what is wrong with it, in a line."""
+    """A line on how a sound was made, and what is wrong with it."""
     say, told = page.words, [f"{_seconds(facts):.1f} s"]
     if is_number(facts.get("bpm")):
         told.append(f"{facts['bpm']:g} BPM")

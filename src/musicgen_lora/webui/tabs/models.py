@@ -1,4 +1,5 @@
-"""Models: what was trained, in figures and by its card; names, and deletion with the name typed."""
+"""Models: trained runs in figures and with their cards; renaming, and deletion by typing the
+name."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from musicgen_lora.webui.workspace import choices
 CARD_BYTES = 64 << 10
 HEADS = ("Run", "Status", "Base model", "Steps", "Base loss", "Best loss", "Verdict")
 _FOR_THE_HUB = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-"""What a card begins with, for a hub to read."""
+"""The start of a card, for a hub to read."""
 
 
 def build(page: Page) -> None:
@@ -55,7 +56,7 @@ class Shelf:
         self._page, self._work = page, page.workspace
 
     def look(self, before: str, wanted: Any) -> Any:
-        """The table, if it is another than before."""
+        """The table, if it has changed."""
         names = folders_of(self._work.runs)
         html = figures(self._page, names)
         if html == before:
@@ -82,7 +83,7 @@ class Shelf:
         return self._done(self._page.words("Deleted: {name}", name=escape(gone)))
 
     def _done(self, line: str) -> Any:
-        """Says what was done with a run, and shows those that are there."""
+        """Reports what was done with a run, and shows the runs that exist."""
         gr.Info(line)
         return self.look("", None)
 

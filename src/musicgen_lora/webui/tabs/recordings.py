@@ -1,5 +1,5 @@
-"""What a made clip is taken up by: gone on with from a second of it, or some of its bars played
-anew, by the `generate` command's own flags."""
+"""Continuing a generated clip from some second, or regenerating some of its bars, by the `generate`
+command's own flags."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from musicgen_lora.webui.workspace import Choices, Workspace, facts_of
 GO_ON, ANEW = "go_on", "anew"
 KINDS = {GO_ON: "Continue it", ANEW: "Regenerate some of its bars"}
 HEARD_S = 4.0
-"""What the embedded base can hear of a recording and still play six seconds at once."""
+"""Context that the embedded base can hear and still add six seconds at once."""
 LISTED = 100
 
 
 @dataclass(frozen=True)
 class AskedRecording:
-    """What is asked of a made clip, as its fields have it.
+    """A request about a generated clip, as its fields hold it.
 
     Args:
         chosen: id of the clip; "" for none.
-        at_s: second at which it is gone on with; None is its end.
+        at_s: second to continue from; None is its end.
         heard_s: seconds before that which the model hears.
-        from_bar: first bar that is played anew.
+        from_bar: first bar to regenerate.
     """
 
     chosen: Any = ""
@@ -41,10 +41,10 @@ class AskedRecording:
     to_bar: Any = 1
 
     def settings(self, work: Workspace) -> dict[str, Any]:
-        """The flags of the command; none where no clip is chosen.
+        """The flags of the command; none if no clip is chosen.
 
         Raises:
-            UserError: the clip is gone, or something else than these kinds is asked.
+            UserError: the clip is gone, or the kind is unknown.
         """
         if not self.chosen:
             return {}
@@ -60,7 +60,7 @@ class AskedRecording:
 
     @classmethod
     def that_made(cls, facts: dict[str, Any], work: Workspace) -> AskedRecording:
-        """What a clip's JSON says that it was made of; of none where that is gone."""
+        """The request that a clip's JSON says it came from; an empty one if its source is gone."""
         for kind, name in ((GO_ON, "continued"), (ANEW, "regenerated")):
             source = facts.get(name)
             if not isinstance(source, dict):
@@ -117,17 +117,17 @@ class Fields:
         return [*self.inputs, self.box]
 
     def choices(self) -> Choices:
-        """The clips that can be taken up, and none."""
+        """The clips that can be chosen, and none."""
         say, work = self._page.words, self._page.workspace
         sounds = [(_told(sound.name, sound.facts), sound.name) for sound in work.sounds(LISTED)]
         return [(say("none"), ""), *((told, id_of(name)) for told, name in sounds)]
 
     def shown(self, kind: Any) -> tuple[Any, Any]:
-        """The fields of a kind, seen alone."""
+        """Shows only the fields of a kind."""
         return gr.update(visible=kind != ANEW), gr.update(visible=kind == ANEW)
 
     def filled(self, recording: AskedRecording) -> list[Any]:
-        """Updates of `outputs`; the box opens where a clip is chosen."""
+        """Updates of `outputs`; the box opens if a clip is chosen."""
         first, *others = recording.values
         listed, work = self.choices(), self._page.workspace
         if first and first not in [identity for _, identity in listed]:

@@ -1,4 +1,4 @@
-"""A run as it goes: its losses, what came of it in words, and its previews beside the base's."""
+"""A run as it progresses: its losses, its verdict in words, and its previews beside the base's."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from musicgen_lora.webui.workspace import choices, preview_names, written_at
 
 BASE = "base"
 LATEST = 4
-"""Steps whose previews are shown; the first ones differ least from the base."""
+"""Number of latest steps whose previews are shown; the first ones differ least from the base."""
 
 
 def build(page: Page, awaited: gr.State) -> None:
-    """Builds what shows a run and has it follow the run's folder.
+    """Builds the view of a run and has it follow the run's folder.
 
     Args:
-        awaited: id of a run that has been started and is to be shown; "" for none.
+        awaited: id of a run that was started and should be shown; "" for none.
     """
     say = page.words
     run = gr.Dropdown([], label=say("Run"), elem_id="run")
@@ -43,23 +43,23 @@ def build(page: Page, awaited: gr.State) -> None:
 
 
 class Watching:
-    """What is seen of runs."""
+    """The view of runs."""
 
     def __init__(self, page: Page) -> None:
         self._page, self._work = page, page.workspace
 
     def look(self, before: str, listed: str, awaited: str, wanted: Any) -> Any:
-        """The runs there are, and the one that is chosen.
+        """The runs that exist, and the one that is chosen.
 
         Args:
-            awaited: id of the run that was started here last, until it is there.
+            awaited: id of the run that was last started here, until it appears.
         """
         folders = folders_of(self._work.runs)
-        # The order changes while a run is written to; which there are is what counts.
+        # The order changes while a run is written to; only which runs exist counts.
         now = repr(sorted(folders))
         there = map(id_of, folders)
         if awaited and awaited in there:
-            # What was started here is shown as it comes.
+            # What was started here is shown as it appears.
             runs, wanted, awaited = chosen(choices(folders), awaited), awaited, ""
         elif now == listed:
             runs = gr.skip()
@@ -71,7 +71,7 @@ class Watching:
         return runs, now, awaited, *self.show(before, wanted)
 
     def show(self, before: str, wanted: Any) -> Any:
-        """A run, if it is another than before or has changed since."""
+        """A run, if another one is chosen or it has changed."""
         if not wanted:
             empty = gr.skip() if before == "none" else ""
             return empty, empty, empty, "none"
@@ -87,7 +87,7 @@ class Watching:
         return told, drawn, self._previews(wanted, previews), now
 
     def _doing(self, folder: Path) -> str:
-        """What the command is at that has given no figure of a run yet."""
+        """What the command of a run without data is doing."""
         jobs, say = self._work.jobs, self._page.words
         job = next((job for job in jobs.all() if job.folder == folder), None)
         if job is None or job.is_over:
@@ -99,7 +99,7 @@ class Watching:
         )
 
     def _previews(self, wanted: str, names: list[str]) -> str:
-        """A player a prompt: the base, then the latest steps."""
+        """One player per prompt: the base, then the latest steps."""
         folder = self._work.run(wanted) / PREVIEWS
         found_run = Run.read(folder.parent)
         captions = found_run.settings.get("preview_prompts") if found_run else None
@@ -127,7 +127,7 @@ class Watching:
 
 
 def _caption(clip: str, captions: Any) -> str:
-    """The words that a preview was played to, of which its file's name has the beginning."""
+    """The prompt of a preview, whose file name has its beginning."""
     number, _, words = Path(clip).stem.partition("_")
     if number.isdecimal() and isinstance(captions, list) and int(number) < len(captions):
         return str(captions[int(number)])
@@ -135,7 +135,7 @@ def _caption(clip: str, captions: Any) -> str:
 
 
 def _told(found: Run | None, page: Page) -> str:
-    """A run in words; "" before its first figure."""
+    """A run in words; "" before its first data."""
     if found is None:
         return ""
     if found.verdict:

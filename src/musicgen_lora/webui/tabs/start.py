@@ -1,4 +1,4 @@
-"""Where to begin, told as long as nothing was made."""
+"""Where to begin, shown as long as nothing was made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOW_IT = "() => { document.querySelector('#tab-generate-button').click(); }"
 
 
 def build(page: Page) -> None:
-    """Builds what a person sees who opens the page for the first time."""
+    """Builds what is shown when the page is opened for the first time."""
     say, work = page.words, page.workspace
     with gr.Column(visible=False, elem_id="start") as box:
         gr.Markdown(f"### {say('Start here')}")

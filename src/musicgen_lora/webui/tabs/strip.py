@@ -1,4 +1,4 @@
-"""The strip of jobs above all tabs: what runs, what waits, and how to stop it or go on."""
+"""The strip of jobs above all tabs: what runs, what waits, and how to stop or resume it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ element.addEventListener("click", (event) => {
 """Tells the server which button of which job was pressed."""
 LOG_LINES = 200
 PROGRESS_LINES = 30
-"""Within which a command says again how far it is."""
+"""Within these a command reports its progress again."""
 
 
 def build(page: Page) -> None:
@@ -41,7 +41,7 @@ def build(page: Page) -> None:
     seen = gr.State("")
 
     def look(before: str, job_id: str | None) -> Any:
-        # What runs for long is shown however much was played beside it.
+        # Long jobs stay listed however many clips were generated alongside.
         found = [job for at, job in enumerate(jobs.all()) if at < SHOWN or not job.is_over]
         lines = [line for line in _log(job_id, found).splitlines() if line.strip()]
         said = {job.id: _said(job, page) for job in shown_of(found) if job.status in TELLING}
@@ -87,7 +87,7 @@ def build(page: Page) -> None:
 
 
 def _said(job: Job, page: Page) -> list[str]:
-    """The last lines of a job's command; of one that failed, why, in the page's words."""
+    """The last lines of a job's command; if it failed, why, in the page's words."""
     lines = page.workspace.jobs.log(job.id).strip().splitlines()[-PROGRESS_LINES:]
     if job.status != "failed":
         return lines

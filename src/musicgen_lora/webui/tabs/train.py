@@ -1,4 +1,4 @@
-"""Train: a preset, or any setting; how long it will take; the run itself is in `run`."""
+"""Train: a preset, or any setting; how long it will take. The run itself is in `run`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _build_start(page: Page, awaited: gr.State) -> None:
         now = repr(sorted(found))
         if now == before:
             return gr.skip(), before
-        # What the browser has kept may be gone for long.
+        # What the browser kept may be long gone.
         choose = page.still_chosen(found, data) if before else chosen(found, data)
         return choose, now
 
@@ -68,17 +68,17 @@ def _build_start(page: Page, awaited: gr.State) -> None:
 
 
 class Starting:
-    """What is asked of the `train` command.
+    """Requests to the `train` command.
 
     Args:
-        form: of the settings behind "advanced".
+        form: of the settings under "advanced".
     """
 
     def __init__(self, page: Page, form: list[Setting]) -> None:
         self._page, self._work, self._form = page, page.workspace, form
 
     def settings(self, data_id: Any, model: Any, how: Any, *values: Any) -> dict[str, Any]:
-        """Settings of a training, but for its folder."""
+        """Settings of a training, except its folder."""
         if how not in PRESETS:
             raise UserError("Choose how thorough the training should be.")
         return {

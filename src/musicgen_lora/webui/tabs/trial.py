@@ -1,4 +1,4 @@
-"""What a training will take, measured beforehand by a few of its steps."""
+"""What a training will take, measured beforehand on a few of its steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "early_stopping_patience": 4,
     },
 }
-"""What each changes of the defaults; a setting that a person changed counts more."""
+"""What each changes in the defaults; settings changed by hand override it."""
 BATCHES = ("batch_size", "gradient_accumulation_steps")
 HEADS = ("Thoroughness", "Steps", "Takes about")
 
@@ -38,10 +38,10 @@ def build(
     settings_of: Callable[..., dict[str, Any]],
     inputs: Sequence[Any],
 ) -> None:
-    """Builds the button and what it finds.
+    """Builds the button and its result.
 
     Args:
-        settings_of: what the inputs ask of a training, but for its folder.
+        settings_of: settings of a training from the inputs, except its folder.
         inputs: dataset, base, preset and form of the tab.
     """
     say, work = page.words, page.workspace
@@ -68,7 +68,7 @@ def build(
 
 
 def _finished(work: Workspace) -> Job | None:
-    """The last trial, once it is finished."""
+    """The last trial, once it has finished."""
     jobs = [job for job in work.jobs.all() if job.folder == work.trial]
     return jobs[0] if jobs and jobs[0].status == "finished" else None
 

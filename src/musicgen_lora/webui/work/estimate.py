@@ -11,7 +11,7 @@ from typing import Any
 from musicgen_lora.config import TrainSettings
 
 N_STEPS, VALIDATED = 6, 3
-"""Steps of a trial, and the one after which it validates; its last step is validated too."""
+"""Steps of a trial, and the one after which it validates; it also validates after the last."""
 TRIAL: dict[str, Any] = {
     "max_steps": N_STEPS,
     "num_epochs": N_STEPS * 1000,
@@ -20,7 +20,7 @@ TRIAL: dict[str, Any] = {
     "previews": "off",
     "resume": "never",
 }
-"""What a trial changes of a training's settings."""
+"""What a trial changes in a training's settings."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Trial:
     """What a trial measured.
 
     Args:
-        around_s: seconds of all else: loading, encoding, what the base does, saving.
-        memory_bytes: the most that it took.
+        around_s: seconds of everything else: loading, encoding, the base's turn, saving.
+        memory_bytes: peak memory.
     """
 
     step_s: float
@@ -40,7 +40,7 @@ class Trial:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], wall_s: float, n_train: int) -> Trial | None:
-        """What the rows of a trial's `metrics.jsonl` say; None where it has not done its steps.
+        """Reads the rows of a trial's `metrics.jsonl`; None if it has not done its steps.
 
         Args:
             wall_s: from the command's start to its end.
@@ -68,7 +68,7 @@ class Trial:
         """Steps of a training on the same clips.
 
         Args:
-            settings: as YAML has them; what isn't there is the default.
+            settings: as in YAML; missing ones have their defaults.
         """
         plain = TrainSettings(**settings)
         steps = self._per_epoch(plain) * plain.num_epochs
@@ -79,7 +79,7 @@ class Trial:
         return math.ceil(self.n_train / per_step)
 
     def seconds(self, settings: Mapping[str, Any]) -> float:
-        """Seconds of a training on the same clips, previews apart, if it is not stopped early."""
+        """Seconds of a training on the same clips, without previews, if it is not stopped early."""
         plain, n_steps = TrainSettings(**settings), self.n_steps(settings)
         n_validations = n_steps / (plain.validate_every or self._per_epoch(plain))
         return self.around_s + n_steps * self.step_s + n_validations * self.validation_s

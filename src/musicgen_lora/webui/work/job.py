@@ -1,7 +1,7 @@
-"""A job as its folder has it: what it is asked to do, and what has come of it.
+"""A job as its folder describes it: what it should do, and what came of it.
 
-What a job is doing is derived whenever somebody asks, from its files and from whether its processes
-live, and never noted down: a note outlives a crash or a power cut and then tells a lie.
+A job's status is derived on demand from its files and from whether its processes are alive, and
+never stored: a stored status outlives a crash or a power cut and is then wrong.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ JOB_FILE, SETTINGS_FILE, LOG_FILE = "job.json", "settings.yaml", "log.txt"
 WAITING_FILE, WORKING_FILE, END_FILE = "waiting.json", "working.json", "end.json"
 STOP_FILE, BESIDE_FILE = "stop", "beside"
 PAGE_COMMANDS = ("prepare", "train", "generate", "evaluate", "merge", "export")
-"""What a job may run; each takes its settings from a file."""
+"""The commands a job may run; each takes its settings from a file."""
 START_S = 60.0
-"""Time within which a job's process must have said who it is."""
+"""Time within which a job's process must have identified itself."""
 STOPPED_CODES = (129, 130, 143, -1, -2, -15)
 """Exit codes of commands that were asked to stop, and saved."""
 Status = Literal[
@@ -45,16 +45,16 @@ _END = fields({"code": integer(-1000, 1000), "at": real(0.0, 1e12)})
 
 @dataclass(frozen=True)
 class Job:
-    """A job as its folder has it now.
+    """A job as its folder describes it now.
 
     Args:
         id: name of its folder.
-        folder: that the command writes to, absolute.
+        folder: the one that the command writes to, absolute.
         created: when, seconds since 1970.
-        code: exit code of the command; None where it has none.
+        code: exit code of the command; None if it has none yet.
         began: when the command started; None while it waits.
-        ended: when it ended; None where that isn't known.
-        is_beside: whether it doesn't wait for what runs, but begins beside it.
+        ended: when it ended; None if unknown.
+        is_beside: whether it starts alongside the running job instead of waiting for it.
     """
 
     id: str
@@ -71,7 +71,7 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing of it is left to do or to wait for."""
+        """Whether it has ended, with nothing left to do or wait for."""
         return self.status not in ("waiting", "running", "stopping")
 
     @property
@@ -81,12 +81,12 @@ class Job:
 
     @property
     def can_resume(self) -> bool:
-        """Whether the same command would go on where it ended."""
+        """Whether the same command would resume where it ended."""
         return self.is_over and self.status not in ("finished", "cancelled")
 
 
 def read_job(place: Path) -> Job | None:
-    """The job of a folder; None where none is described."""
+    """The job of a folder; None if it describes none."""
     facts = _facts(place / JOB_FILE, _JOB)
     if facts is None:
         return None
@@ -110,7 +110,7 @@ def read_job(place: Path) -> Job | None:
 def _status(
     place: Path, created: float, end: dict[str, Any] | None, working: tuple[int, str, float] | None
 ) -> Status:
-    """What the files of a job and its processes' lives come to."""
+    """The status that a job's files and processes imply."""
     was_asked = (place / STOP_FILE).exists()
     if end is not None:
         if working is None:
@@ -123,7 +123,7 @@ def _status(
     waiting = process_of(place / WAITING_FILE)
     is_waited_for = waiting is not None and is_alive(*waiting[:2])
     if working is not None:
-        # Its supervisor is about to say how it ended, or has died with it.
+        # Its supervisor is about to record how it ended, or has died with it.
         if is_alive(*working[:2]) or is_waited_for:
             return "stopping" if was_asked else "running"
         return "interrupted"
@@ -137,14 +137,14 @@ def note_process(path: Path, pid: int) -> None:
 
 
 def process_of(path: Path) -> tuple[int, str, float] | None:
-    """The number and birth of the process that a file names, and when that was noted; None where
-    there is no such file, or a torn one."""
+    """The pid and birth of the process that a file names, and when that was noted; None if the file
+    is missing or torn."""
     found = _facts(path, _PROCESS)
     return (found["pid"], found["born"], found["at"]) if found else None
 
 
 def _facts(path: Path, kind: Any) -> dict[str, Any] | None:
-    """A file's object; None where there is none, or a torn one."""
+    """A file's object; None if the file is missing or torn."""
     try:
         return read_json(path, kind)
     except UserError:

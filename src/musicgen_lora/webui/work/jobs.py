@@ -1,8 +1,8 @@
-"""Long work as jobs: each is a process of one of our commands, and all that is known of it lies in
-a folder of its own. The page, its tabs, other browsers and a server that was started again look
-into these folders and see the same; none of them is needed for a job to go on.
+"""Long work as jobs: each is a process of one of our commands, and all that is known of it is in
+its own folder. The page, its tabs, other browsers and a restarted server read these folders and see
+the same; a job needs none of them to continue.
 
-One job runs at a time and the others wait; one that plays may be asked to begin beside what runs.
+One job runs at a time and the others wait; one that generates may be asked to start alongside.
 """
 
 from __future__ import annotations
@@ -43,19 +43,18 @@ from musicgen_lora.webui.work.job import (
 from musicgen_lora.webui.work.processes import send
 
 SHARING = ("generate",)
-"""Commands that need nothing for themselves: they may wait for a folder that another job writes
-to, and may run beside one."""
+"""Commands that need no exclusive folder: they may queue for a folder that another job writes to,
+and may run alongside one."""
 MAX_WAITING = 5
 KEPT = 200
-"""Ended jobs of which the folder stays."""
+"""Ended jobs whose folders are kept."""
 LOG_BYTES = 64 << 10
-"""Size of the log's end, which is what the page shows."""
+"""Size of the end of the log that the page shows."""
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 
 
 def start_supervisor(place: Path) -> None:
-    """Starts the process that waits for the turn of the job in a folder, and outlives whoever
-    started it."""
+    """Starts the process that waits for a job's turn, and outlives whoever started it."""
     line = [sys.executable, "-m", "musicgen_lora.webui.work.supervisor", str(place)]
     with open(place / LOG_FILE, "ab") as log:
         started = subprocess.Popen(
@@ -66,7 +65,7 @@ def start_supervisor(place: Path) -> None:
             start_new_session=True,
             close_fds=True,
         )
-    # One that nobody waits for stays as a zombie for as long as the server lives.
+    # Without a wait it would stay a zombie for as long as the server lives.
     threading.Thread(target=started.wait, daemon=True).start()
 
 
@@ -74,15 +73,15 @@ class Jobs:
     """The jobs of a folder.
 
     Args:
-        folder: holds a folder for each job; made if need be.
-        start: has somebody run the job in the folder that it is called with.
+        folder: holds a folder for each job; created if needed.
+        start: called with a job's folder to have it run.
     """
 
     def __init__(self, folder: Path, start: Callable[[Path], None] = start_supervisor) -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._start = start
-        # Nothing changes any more of a job that has ended; there may be hundreds.
+        # Cache: an ended job doesn't change any more, and there may be hundreds.
         self._ended: dict[str, Job] = {}
 
     def submit(
@@ -94,14 +93,14 @@ class Jobs:
         folder: Path,
         language: str = "en",
     ) -> Job:
-        """Starts a command in a process of its own, or has it wait for its turn.
+        """Starts a command in a process of its own, or queues it.
 
         Args:
-            settings: of the command, as YAML has them. They reach it in a file: what a person
-                types is never part of a command line.
+            settings: of the command, as in YAML. They are passed in a file: what is typed is never
+                part of a command line.
 
         Raises:
-            UserError: enough are waiting, or another job has that folder.
+            UserError: too many are waiting, or another job has that folder.
         """
         if command not in PAGE_COMMANDS:
             raise UserError(f"{command}: the page has no such command.")
@@ -129,7 +128,7 @@ class Jobs:
                 (place / SETTINGS_FILE).write_text(content, encoding="utf-8")
                 atomic.write_json(place / JOB_FILE, facts)
             except (OSError, UserError):
-                # Without both files it is no job, and nobody would clear it away.
+                # Without both files it is not a job, and nothing would clean it up.
                 shutil.rmtree(place, ignore_errors=True)
                 raise
         self._start(place)
@@ -137,11 +136,11 @@ class Jobs:
         return self.get(name)
 
     def again(self, job_id: str) -> Job:
-        """Starts an ended job's command again with the same settings; training goes on from its
+        """Starts an ended job's command again with the same settings; training resumes from its
         last checkpoint.
 
         Raises:
-            UserError: no such job, or it is not over.
+            UserError: no such job, or it has not ended.
         """
         job = self.get(job_id)
         if not job.is_over:
@@ -155,10 +154,10 @@ class Jobs:
         )
 
     def stop(self, job_id: str, *, by_force: bool = False) -> None:
-        """Cancels a job that waits; asks one that runs to save and end, or ends it at once.
+        """Cancels a waiting job; asks a running one to save and end, or ends it at once `by_force`.
 
         Raises:
-            UserError: no such job, or it is over.
+            UserError: no such job, or it has ended.
         """
         with self.locked():
             job, place = self.get(job_id), self.folder / job_id
@@ -173,10 +172,10 @@ class Jobs:
                 send(*process[:2], number)
 
     def start_beside(self, job_id: str) -> None:
-        """Has a job that plays begin beside what runs, as soon as no other one plays.
+        """Has a generating job start alongside the running one, as soon as no other one generates.
 
         Raises:
-            UserError: no such job, it plays nothing, or it doesn't wait any more.
+            UserError: no such job, it doesn't generate, or it is no longer waiting.
         """
         with self.locked():
             job = self.get(job_id)
@@ -202,7 +201,7 @@ class Jobs:
         return job
 
     def uses(self, folder: Path) -> bool:
-        """Whether a job that is not over reads or writes a folder, or something below it."""
+        """Whether a job that has not ended reads or writes a folder, or something below it."""
         places = [
             place
             for job in self.all()
@@ -212,7 +211,7 @@ class Jobs:
         return any(folder in (place, *place.parents) for place in places)
 
     def made_of(self, dataset: Path) -> Path | None:
-        """The folder of audio that a dataset was last prepared from; None where no job knows."""
+        """The folder of audio that a dataset was last prepared from; None if no job knows."""
         for job in self.all():
             if job.command == "prepare" and job.folder == dataset:
                 with contextlib.suppress(UserError):
@@ -247,12 +246,12 @@ class Jobs:
         return (self.log(job_id).strip().splitlines() or [""])[-1]
 
     def locked(self) -> FileLock:
-        """Held while somebody decides who starts next; never for long."""
+        """A lock held while deciding which job starts next; never for long."""
         return FileLock(self.folder / LOCK_FILE, timeout=30.0)
 
     def is_turn(self, job_id: str) -> bool:
-        """Whether a job that waits may start: nothing runs, and no older one waits; of what begins
-        beside others, that no other one plays. Ask under `locked`."""
+        """Whether a waiting job may start: nothing runs and no older one waits or, if it starts
+        alongside, no other one generates. Call under `locked`."""
         others = [job for job in self.all() if not job.is_over and job.id != job_id]
         mine = self.get(job_id)
         if mine.is_beside:
@@ -285,7 +284,7 @@ class Jobs:
 
 
 def _paths(settings: dict[str, Any]) -> Iterator[Path]:
-    """The paths among settings, which are absolute as the page writes them."""
+    """The paths among settings; the page writes only absolute ones."""
     for value in settings.values():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, str) and os.path.isabs(each):

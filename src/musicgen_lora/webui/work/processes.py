@@ -1,5 +1,5 @@
-"""Which process a number names: numbers are given again, and a page that trusted one alone would
-show an ended job as running, or stop somebody else's program."""
+"""Which process a pid names: pids are reused, and a page that trusted one alone would show an ended
+job as running, or stop somebody else's program."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PROC = Path("/proc")
 
 
 def birth(pid: int) -> str | None:
-    """What tells a living process from all others that have, had or will have its number: the
-    boot and its start in ticks, or where there is no /proc its start in seconds. None for one that
-    has ended, a zombie too."""
+    """Identifies a living process among all that have, had or will have its pid: the boot and its
+    start in ticks or, without /proc, its start in seconds. None for one that has ended, including
+    zombies."""
     if not 0 < pid < 2**31:
         return None
     if (_PROC / "self" / "stat").exists():
         try:
-            # The name, in brackets, may hold anything.
+            # The name, in brackets, may contain anything.
             known = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
             state, *others = known.rpartition(")")[2].split()
             boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -37,15 +37,15 @@ def birth(pid: int) -> str | None:
 
 
 def is_alive(pid: int, born: str) -> bool:
-    """Whether the process of that number and `birth` is still there."""
+    """Whether the process of that pid and `birth` is still alive."""
     return birth(pid) == born
 
 
 def send(pid: int, born: str, number: signal.Signals) -> bool:
-    """Sends a signal to a process; a SIGKILL to all that it has started in its group as well.
+    """Sends a signal to a process; a SIGKILL also to everything it has started in its group.
 
     Returns:
-        Whether it was there.
+        Whether it was alive.
     """
     if not is_alive(pid, born):
         return False

@@ -1,4 +1,4 @@
-"""The strip of jobs as HTML. Every text is escaped: names are written by strangers."""
+"""The strip of jobs as HTML. Every text is escaped: names come from strangers."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ NEXT = {
     "train": "Listen to it in Generate, measure it in Evaluate.",
     "evaluate": "Its report is in Evaluate.",
 }
-"""What to do with what a command has made."""
+"""Where to find what a command has made."""
 _STEP, _SHARE = re.compile(r"\b(\d+)/(\d+)\b"), re.compile(r"\((\d+) %\)")
-"""How commands say in any language which step or part they are at; a step's line ends with the
-seconds that are left."""
+"""How commands report their progress in any language; a step's line ends with the seconds left."""
 
 
 def strip(jobs: Sequence[Job], words: Words, printed: Mapping[str, Sequence[str]]) -> str:
-    """The jobs that are not over and the last one that is, each with its state in words.
+    """The jobs that have not ended, or else the last one, each with its status in words.
 
     Args:
-        printed: by id the last lines of those that run, and why one has failed.
+        printed: by id, the last lines of running jobs, and why one has failed.
     """
     shown = shown_of(jobs)
     if not shown:
@@ -57,7 +56,7 @@ def strip(jobs: Sequence[Job], words: Words, printed: Mapping[str, Sequence[str]
             line = words("What is done is kept; Resume does the rest.")
         elif job.status == "waiting":
             told = _beside(job, words) if may_begin or job.is_beside else waiting(words)
-            # Of several in a row, the first one says it.
+            # Of several in a row, only the first says it.
             line, before = "" if told == before else told, told
         state = f"{SIGNS[job.status]} {escape(words(job.status))}"
         rows.append(
@@ -69,13 +68,13 @@ def strip(jobs: Sequence[Job], words: Words, printed: Mapping[str, Sequence[str]
 
 
 def shown_of(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs that are not over; where there are none, the one that ended last."""
+    """The jobs that have not ended; if there are none, the one that ended last."""
     ended = sorted(jobs, key=lambda job: -(job.ended or job.created))
     return [job for job in jobs if not job.is_over] or ended[:1]
 
 
 def waiting(words: Words) -> str:
-    """What a job waits for."""
+    """What a waiting job waits for."""
     return words(
         "It starts when the running job ends; to start it sooner, stop that one: it can be "
         "resumed later."
@@ -83,15 +82,14 @@ def waiting(words: Words) -> str:
 
 
 def can_begin(job: Job, jobs: Sequence[Job]) -> bool:
-    """Whether a job may be asked to begin beside what runs, which is more than another one that
-    plays."""
+    """Whether a job may be asked to start alongside what runs, unless only generation runs."""
     is_waiting = job.status == "waiting" and job.command in SHARING and not job.is_beside
     runs = [each for each in jobs if each.status in ("running", "stopping")]
     return is_waiting and any(each.command not in SHARING for each in runs)
 
 
 def _beside(job: Job, words: Words) -> str:
-    """What comes of beginning beside what runs."""
+    """What starting alongside the running job would mean."""
     if job.is_beside:
         return words(
             "It starts alongside the running job as soon as no other clip is being generated."
@@ -103,7 +101,7 @@ def _beside(job: Job, words: Words) -> str:
 
 
 def _button(job: Job, words: Words) -> str:
-    """What can be done with a job, beside it: a list elsewhere may be at another one."""
+    """The button for a job, right beside it: a list elsewhere may be at another job."""
     if job.status == "running":
         act, label = STOP, words("Stop and save")
     elif job.status == "waiting":
@@ -124,7 +122,7 @@ def _act(act: str, label: str, job: Job, words: Words) -> str:
 
 
 def _progress(lines: Sequence[str], words: Words) -> str:
-    """How far a command is by what it said last of it, and how long it will still take."""
+    """How far a command is by its last progress line, and how long it will still take."""
     for line in reversed(lines):
         if found := _STEP.search(line):
             done, of = map(int, found.groups())

@@ -1,7 +1,7 @@
-"""The process around a job's command: waits for its turn, starts it, writes down how it ended.
+"""The process around a job's command: waits for its turn, starts it, records how it ended.
 
-It belongs to no server and no browser, so a queue goes on when all of them are closed.
-`python -m musicgen_lora.webui.work.supervisor JOB_FOLDER`
+It belongs to no server and no browser, so a queue continues when all of them are closed. `python -m
+musicgen_lora.webui.work.supervisor JOB_FOLDER`
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOOK_EVERY_S = 0.3
 
 def supervise(place: Path) -> int:
     """Runs a job when its turn has come; returns its exit code, 0 for one that was cancelled."""
-    # The command is asked to stop by its own number; a server's Ctrl-C is not for either.
+    # The command is stopped by its own pid; a server's Ctrl-C is meant for neither.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     jobs = Jobs(place.parent)
     note_process(place / WAITING_FILE, os.getpid())
@@ -54,7 +54,7 @@ def _start_in_turn(jobs: Jobs, place: Path) -> subprocess.Popen[bytes] | None:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Of a group of its own, which a forced end takes with it.
+                # In a group of its own, which a forced stop kills as a whole.
                 start_new_session=True,
                 env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
             )
@@ -65,7 +65,7 @@ def _start_in_turn(jobs: Jobs, place: Path) -> subprocess.Popen[bytes] | None:
 
 
 def _end_first(pid: int) -> None:
-    """Where memory runs out, Linux ends this process and not the training beside it."""
+    """Makes Linux kill this process, not the training alongside, if memory runs out."""
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="ascii")
 
