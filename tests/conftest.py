@@ -25,8 +25,8 @@ from musicgen_lora.runtime.garbage import no_garbage
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Modules of tests load the libraries, and all that is there by the end stays. Tests make much
-    garbage of little memory, which is looked for less often: it took a tenth of their time."""
+    """Test modules load the libraries, and everything loaded by the end stays. Tests make many
+    small objects, so garbage is collected less often: it took a tenth of their time."""
     gc.set_threshold(50_000)
     with no_garbage():
         return (yield)
@@ -71,7 +71,7 @@ def tiny_stereo_melody_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """playwright's, where it is installed."""
+    """playwright's, if it is installed."""
     pytest.importorskip("playwright", reason="playwright is not installed")
     from browsing import chromium
 

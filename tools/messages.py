@@ -1,6 +1,6 @@
 """Brings the catalogue of translations in line with the messages in the source.
 
-    python tools/messages.py            # adds what is new, drops what is gone, lists what is missing
+    python tools/messages.py            # adds new ones, drops obsolete ones, lists missing ones
     python tools/messages.py --check    # reports the same, changes nothing; exit code 1 if outdated
 
 The English stays in the code; `source_texts` extracts it. Every text of two words or more that is

@@ -49,8 +49,8 @@ def check_installation() -> int:
     marks = {
         "ok": ("ok", "green"),
         "note": ("note", "yellow"),
-        "missing": ("none", "yellow"),
-        "afar": ("none", "yellow"),
+        "missing": ("absent", "yellow"),
+        "afar": ("absent", "yellow"),
         "fault": ("fault", "red"),
     }
     found: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Files as a person finds them."""
+"""Files as a user would find them."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ LONG = [
 
 @pytest.mark.parametrize("name", LONG, ids=["latin", "chinese", "chinese with an ending"])
 def test_a_name_may_be_as_long_as_the_disk_allows(name: str, tmp_path: Path) -> None:
-    """The temporary name beside it is no longer; writers go by its ending."""
+    """The temporary name beside it is no longer than it; writers go by its suffix."""
     endings = []
 
     def write(temporary: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bad input: exit code 2 and one line that names the thing."""
+"""Bad input: exit code 2 and one line that names the culprit."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ def test_an_entry_twice_and_a_split_that_contradicts_itself(
 
 
 def test_standard_streams_that_are_closed_end_no_command(tmp_path: Path) -> None:
-    """What a file that is opened next would be called by, libraries print to."""
+    """The next file opened would get their number, to which libraries print."""
     words = [
         "import os, sys",
         "from musicgen_lora.cli import run",

@@ -157,7 +157,7 @@ def test_a_file_in_another_encoding_is_no_faulty_yaml(tmp_path: Path, capsys) ->
     ],
 )
 def test_an_empty_path_is_not_this_folder(words: list[str], capsys) -> None:
-    """As of a shell's variable that is not set: it would be read from and written to here."""
+    """As from an unset shell variable: the current folder would be read and written."""
     assert " is empty; name a folder or file" in refused(words, capsys)
 
 
@@ -173,7 +173,7 @@ def test_an_empty_text_is_one(tmp_path: Path) -> None:
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No shell has replaced it in a file, nor behind `--flag=`."""
+    """No shell has expanded it in a file, nor after `--flag=`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     path = config_file(tmp_path, "evaluate: {output_dir: ~/out, lora_model_path: [~/a, b]}")
     settings = parse_settings("evaluate", ["--data_dir=~/d", "--base_model_path=~/m"], path)
@@ -186,7 +186,7 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_off_and_no_are_words_where_words_are_meant(tmp_path: Path) -> None:
-    """YAML 1.1 reads them as false, which is none of a setting's words."""
+    """YAML 1.1 reads them as false, which is not one of a setting's words."""
     path = config_file(tmp_path, "train: {previews: off, fp16: no, gradient_checkpointing: yes}")
     settings = parse_settings("train", [], path)
     assert settings.previews == "off"
@@ -297,7 +297,7 @@ PAIRS = [
     ("train --trainable full --frozen_modules (", "frozen_modules: '(' is not a valid regular"),
     ("train --previews off --preview_every 5", "leave --preview_every out"),
     ("prepare --tagger clap", "--tagger clap needs --clap_path"),
-    ("prepare --clap_path x", "--clap_path is for --tagger clap"),
+    ("prepare --clap_path x", "--clap_path needs --tagger clap"),
     ("prepare --min_clip 40", "--min_clip 40 is more than --max_clip 30"),
     ("prepare --limit --loudness None", "--limit brings clips to --loudness"),
 ]

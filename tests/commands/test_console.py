@@ -1,4 +1,4 @@
-"""What is said of work that takes long, where nobody watches a bar."""
+"""What is printed about long work when there is no terminal for a bar."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from musicgen_lora.heartbeat import Heartbeat
 
 
 class Clock:
-    """The seconds by which a heartbeat goes; its thread never sees them pass."""
+    """The clock of a heartbeat; its thread never sees time pass."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
         self.heartbeat = Heartbeat(lambda: self.now_s)
 
     def wait(self, seconds: float) -> None:
-        """Lets seconds pass, a beat each, as the thread would have it."""
+        """Lets seconds pass, with a beat for each, as the thread would."""
         for _ in range(round(seconds)):
             self.now_s += 1.0
             self.heartbeat.beat()
@@ -154,7 +154,7 @@ def test_a_bar_needs_no_lines(clock: Clock) -> None:
 
 @pytest.mark.parametrize("kind", [str, Text, "progress"])
 def test_a_name_of_two_lines_is_told_on_one(kind: Any, clock: Clock, console: Console) -> None:
-    """Nor does what it holds reach the terminal as an order."""
+    """Nor do its escape sequences reach the terminal."""
     name = "kick\nsnare \x1b[2J\udcff 鼓.wav"
     if kind == "progress":
         with working(console, f"reading {name}"):
@@ -166,7 +166,7 @@ def test_a_name_of_two_lines_is_told_on_one(kind: Any, clock: Clock, console: Co
 
 
 class NobodyReads(StringIO):
-    """A pipe that its reader has left."""
+    """A pipe whose reader is gone."""
 
     def write(self, _: str) -> int:
         raise BrokenPipeError

@@ -1,4 +1,4 @@
-"""What the installation lacks, what that would give, and how to get it."""
+"""What the installation lacks, what that would add, and how to get it."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_the_last_line_is_no_readier_than_the_installation() -> None:
 def test_a_hub_that_hangs_is_waited_for_while_the_rest_is_checked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It answers once the last of the other checks has been made, and neither it nor the models
-    that it has are counted as parts to install."""
+    """It answers once the last of the other checks is done, and neither it nor its models are
+    counted as parts to install."""
     checked = threading.Event()
 
     def last() -> Iterator[doctor.Finding]:
@@ -86,7 +86,7 @@ def test_a_hub_that_hangs_is_waited_for_while_the_rest_is_checked(
     monkeypatch.setattr(hub, "ask", hanging)
     assert doctor.check_installation() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == ["none"] * 3
+    assert [line.split()[0] for line in lines[:-1]] == ["absent"] * 3
     assert "(no answer in 4 s)" in lines[1]
     assert "except for 1 missing part and for models" in lines[-1]
 

@@ -1,4 +1,4 @@
-"""What the documents name is there: files, headings that links lead to, flags."""
+"""What the documents name exists: files, headings that links lead to, flags."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OF_OTHER_PROGRAMS = {
 
 
 def headings(path: Path) -> set[str]:
-    """What a link writes behind the `#` to reach each heading, as GitHub forms it."""
+    """The anchor of each heading, after the `#` of a link, as GitHub forms it."""
     titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 

@@ -44,8 +44,8 @@ def test_both_readmes_give_the_same_lines() -> None:
 
 
 def test_the_lines_of_the_readme_run_as_scripts(tmp_path: Path) -> None:
-    """From a folder of beats to new ones. Nothing guards the scripts: what a worker ran again would
-    print twice, or fail."""
+    """From a folder of beats to new ones. The scripts have no main guard: what a worker ran again
+    would print twice, or fail."""
     for index in range(3):
         write_wav(tmp_path / "loops" / f"{index}.wav", beat(index, 4.0), RATE)
     for index, script in enumerate(python_blocks("README.md")):

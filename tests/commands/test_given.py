@@ -1,4 +1,4 @@
-"""What is refused before the libraries load, and what a command says before it loads them."""
+"""What is refused before the libraries load, and what a command says before loading them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from musicgen_lora.model.lora.fitting import check_fits
 
 
 def no_load(place: str) -> Any:
-    """In place of what loads a command's function, where nothing should."""
+    """Stands in for loading a command's function when nothing should be loaded."""
     return pytest.fail(f"it has loaded {place}")
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> dict[str, Path]:
-    """Places that are there, and one that is a file."""
+    """Places that exist, one of which is a file."""
     for name in ("data", "audio", "adapter"):
         (tmp_path / name).mkdir()
     (tmp_path / "data" / "metadata.json").write_text("[]")
@@ -253,7 +253,7 @@ def test_the_folder_of_a_run_is_told_from_what_is_no_adapter(tmp_path: Path) -> 
 def test_variables_are_replaced_and_a_misspelt_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder called `$HOME` was made."""
+    """A folder called `$HOME` used to be made."""
     monkeypatch.setenv("BEATS", str(tmp_path))
     monkeypatch.delenv("BEAST", raising=False)
     monkeypatch.chdir(tmp_path)

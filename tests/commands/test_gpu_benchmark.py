@@ -1,4 +1,4 @@
-"""The check of a card runs on a CPU at toy sizes, so that it is sound when a card is there."""
+"""The GPU check runs on a CPU at toy sizes, so that it works once there is a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command line of the guide, as it stands, on the embedded base and beats of usual length.
+"""Every command line of the guide, verbatim, on the embedded base and beats of usual length.
 
 Only the guide's three places are replaced: its model folder, its audio folder, and `python`.
 `cd` and `pip install` are left out. No flag is added where the guide runs, and the settings file is
@@ -153,7 +153,7 @@ def test_prepare_makes_a_dataset_of_the_folder_and_the_examples(made: Path) -> N
 
 
 def test_training_lands_where_the_guide_says(made: Path) -> None:
-    """The first training; the FAQ's, with other settings, has put it aside."""
+    """The first training; the FAQ's, with other settings, has moved it aside."""
     (first,) = (made / "output" / "previous").iterdir()
     for folder, batch, accumulation in ((first, 2, 4), (made / "output", 1, 8)):
         run = json.loads((folder / "run.json").read_text())
@@ -200,8 +200,8 @@ def test_training_shows_what_the_guide_says(printed: dict[str, list[str]]) -> No
 
 
 def _of_first_run(made: Path) -> Path:
-    """Where the guide's first run lies, with what was played and measured of its adapter, since its
-    advice on memory trains another into the same folder."""
+    """Where the guide's first run is, with what was generated and measured by its adapter, since
+    the memory advice trains another one into the same folder."""
     (first,) = (made / "output" / "previous").iterdir()
     return first
 
@@ -239,8 +239,8 @@ def test_evaluation_reports(made: Path, printed: dict[str, list[str]]) -> None:
 
 
 def test_the_commands_run_from_the_repositorys_root_too(guide: Guide, made: Path) -> None:
-    """They find the package and their settings, and their places are below the folder that they are
-    called from. That a training runs to its end, the others show: a step is enough here."""
+    """They find the package and their settings, and their paths are below the folder that they are
+    called from. Other tests show that a training runs to its end: one step is enough here."""
     chosen = [
         line
         for line in TO_RUN

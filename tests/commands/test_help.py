@@ -1,4 +1,4 @@
-"""What --help says: of the commands, and of each flag."""
+"""What --help says about the commands, and about each flag."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_flows(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However the string of a field is broken into lines in the source."""
+    """However a field's string is broken into lines in the source."""
     monkeypatch.setenv("COLUMNS", "400")
     with pytest.raises(SystemExit):
         main(["generate", "--help"])

@@ -1,4 +1,4 @@
-"""Which torch is installed where, with pip played by the test."""
+"""Which torch is installed where, with a fake pip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Pip:
-    """Answers each command with the next code of `codes`, and keeps what it was asked."""
+    """Answers each command with the next code of `codes`, and records the commands."""
 
     def __init__(self, *codes: int) -> None:
         self.codes, self.asked = list(codes), []

@@ -1,4 +1,4 @@
-"""What a stopped command says: what there is of its work, and how to go on."""
+"""What a stopped command says: what is left of its work, and how to continue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ON = "run the same command again to continue."
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    """A folder with a dataset, an adapter and a folder of another program's."""
+    """A folder with a dataset, an adapter and another program's folder."""
     root = tmp_path_factory.mktemp("made")
     make_dataset(root / "data", [0.4, 0.4])
     draw_adapter(tiny_model_dir, root / "adapter")
@@ -77,7 +77,7 @@ CASES = {
 
 
 def stopped_by(number: int, before: Callable[[], None] = lambda: None) -> Callable[[str], Any]:
-    """In the place of a command's function: a signal comes while it works."""
+    """Stands in for a command's function: a signal comes while it works."""
 
     def work(*_: Any, **__: Any) -> None:
         before()
@@ -187,7 +187,7 @@ def test_a_terminal_that_closes_breaks_no_clearing_away(
 
 
 class Destroyed:
-    """In its destructor a signal comes, and no exception leaves that."""
+    """A signal comes in its destructor, which no exception leaves."""
 
     def __init__(self, number: int) -> None:
         self.number = number

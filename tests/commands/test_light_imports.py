@@ -1,4 +1,4 @@
-"""Training and decoding run where no library for audio, tables or command lines is installed."""
+"""Training and decoding run without libraries for audio, tables or command lines."""
 
 from __future__ import annotations
 

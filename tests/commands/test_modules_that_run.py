@@ -1,5 +1,5 @@
-"""Where a makefile, a page or a message says `python -m a.b`, that module does something: one
-without a main part ends with code 0 and has done nothing."""
+"""If a makefile, a page or a message says `python -m a.b`, that module does something: one without
+a main part would exit with 0 having done nothing."""
 
 from __future__ import annotations
 

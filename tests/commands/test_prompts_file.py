@@ -1,4 +1,4 @@
-"""Prompts of a file: what each format says, and how what is wrong is named."""
+"""Prompts from a file: what each format says, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_another_encoding_is_read_and_told(tmp_path: Path) -> None:
 def test_a_file_is_read_once_unless_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checks, counts and clips are of the same prompts."""
+    """Checks, counts and clips use the same prompts."""
     path, read = tmp_path / "a.txt", []
     original = prompts.read_bytes
     monkeypatch.setattr(prompts, "read_bytes", lambda *of: read.append(of) or original(*of))

@@ -1,4 +1,4 @@
-"""What docs/architecture.md says of the code is there: folders, files, and routes of settings."""
+"""What docs/architecture.md says about the code is true: folders, files, and routes of settings."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def routes() -> list[tuple[str, list[str], str]]:
 
 
 def module_of(place: str) -> tuple[Path, str]:
-    """The file that a place of a route is in, and the name there that the route goes through: the
-    module's own where it names no more."""
+    """The file of a place on a route, and the name there that the route goes through: the module's
+    own if the place names no more."""
     parts = place.split(".")
     n = next(
         n
@@ -56,7 +56,7 @@ def folders_and_files() -> tuple[set[str], set[str]]:
 
 
 def resolve(place: str) -> Any:
-    """A module of the package, or what it holds."""
+    """A module of the package, or a name in it."""
     parts = place.split(".")
     for n in range(len(parts), 0, -1):
         try:

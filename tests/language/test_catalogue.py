@@ -1,4 +1,5 @@
-"""The catalogue is level with the source: whatever can reach a person has its Chinese."""
+"""The catalogue is up to date with the source: whatever can be shown to a person has its
+Chinese."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def test_a_translation_has_the_values_of_its_message() -> None:
 
 
 def test_a_translation_names_no_noun_of_a_value() -> None:
-    """The value brings it along; what stands in braces besides would be shown as it is."""
+    """The value brings its own noun; one inside the braces would be shown as it is."""
     assert [said for said in CHINESE.values() if re.search(r"\{\d+:", said)] == []
 
 
@@ -59,7 +60,7 @@ def test_what_is_counted_is_named_once() -> None:
 
 
 def test_punctuation_beside_chinese_is_chinese() -> None:
-    """Commas, colons, brackets and full stops; a share has no room before its sign."""
+    """Commas, colons, brackets and full stops; a percentage has no space before its sign."""
     han, value = "[\u4e00-\u9fff]", r"\{\d+(?:!w|:[^}]*)?\}"
     english = re.compile(
         rf"{han} ?[,;:(]|[,;] ?{han}|\){han}|{value}: (?={han}|{value}|[“（])"
@@ -81,7 +82,7 @@ def test_flags_and_tags_stay_as_they_are() -> None:
 
 
 def test_templates_that_fit_nearly_everything_are_known() -> None:
-    """They match figures, names of files and messages alone; a new one should rather get words."""
+    """They match only numbers, file names and messages; a new one should rather have words."""
     weak = {text for text in CHINESE if "{" in text and Template.of(text).is_weak}
     figures = {text for text in weak if re.fullmatch(r"[^A-Za-z]*(\{\d:[a-z -]+\})?", text)}
     assert weak - figures == {
@@ -142,7 +143,7 @@ def test_templates_that_fit_nearly_everything_are_known() -> None:
 
 
 def test_a_new_message_is_found(tmp_path: Path) -> None:
-    """As f-strings, constants, sums, choices and counts have it; docstrings and codes are none."""
+    """In f-strings, constants, sums, choices and counts; docstrings and codes are not messages."""
     (tmp_path / "new.py").write_text(
         '''"""A module of no message at all."""
 FOLDER = "in another folder"

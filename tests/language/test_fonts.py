@@ -1,4 +1,4 @@
-"""Pictures have Chinese labels where a font has the letters, and else it is said what to do."""
+"""Pictures have Chinese labels if a font has the characters; otherwise we say what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEJAVU = font_manager.findfont(OURS)
 
 @pytest.fixture
 def no_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """matplotlib knows of none, and the system has none."""
+    """matplotlib knows none, and the system has none."""
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
     monkeypatch.setattr(font_manager, "findSystemFonts", list)
     fonts.chinese_font.cache_clear()

@@ -58,7 +58,7 @@ def values_for(template: Template, at: int) -> list[str]:
 
 
 def bare(text: str) -> str:
-    """Without the room that stands between Chinese and other letters."""
+    """Without the spaces between Chinese and other letters."""
     return text.replace(" ", "")
 
 
@@ -200,6 +200,6 @@ def test_english_is_left_alone() -> None:
     ids=lambda name: name[:12],
 )
 def test_a_name_made_to_hold_up_passes(name: str) -> None:
-    """Each ends, as work for one line is bounded."""
+    """Each ends, since the work for one line is bounded."""
     for line in (name, f"{name}: is no regular file.", f"Note: 2 clips: {name}"):
         assert translated(line)

@@ -1,4 +1,4 @@
-"""What the tabs ask of the commands: settings in a file, by ids of what is there."""
+"""What the tabs request from the commands: settings in a file, from ids of what exists."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def page(tmp_path: Path) -> Page:
 
 
 def asked(page: Page) -> list[dict[str, Any]]:
-    """The settings of all jobs, the oldest first."""
+    """The settings of all jobs, oldest first."""
     jobs = page.workspace.jobs
     files = [jobs.folder / job.id / "settings.yaml" for job in reversed(jobs.all())]
     return [value for file in files for value in yaml.safe_load(file.read_text()).values()]
 
 
 def form(page: Page) -> tuple[Form, list[Any]]:
-    """The form of Generate, and its values as nobody has changed them."""
+    """The form of Generate, and its unchanged values."""
     settings = form_of("generate")
     front = [setting for setting in settings if setting.name in FRONT]
     rest = form_of("generate", OWN | frozenset(FRONT))
@@ -62,7 +62,7 @@ def form(page: Page) -> tuple[Form, list[Any]]:
 
 
 def sound(page: Page, name: str, **facts: Any) -> str:
-    """The id of a clip that was made."""
+    """The id of a generated clip."""
     folder = page.workspace.generated
     (folder / f"{name}.wav").write_bytes(b"x")
     (folder / f"{name}.json").write_text(json.dumps({"prompt": "trap", "seed": 9, **facts}))
@@ -70,7 +70,7 @@ def sound(page: Page, name: str, **facts: Any) -> str:
 
 
 def pressed(act: str, target: str, at: Any = None) -> gr.EventData:
-    """What the browser sends of a button below a sound."""
+    """What the browser sends for a button below a sound."""
     return gr.EventData(None, {"act": act, "target": target, "at": at})
 
 
@@ -115,7 +115,8 @@ def test_each_side_of_a_player_has_its_own_faults(page: Page) -> None:
 
 
 def test_what_is_no_tempo_is_shown_as_none(page: Page) -> None:
-    """The JSON is of another program, or written by hand: all that the page looks at hung on it."""
+    """The JSON is another program's, or written by hand: every look of the page used to fail on
+    it."""
     for name, bpm in (("text", "140"), ("list", [None]), ("none", None), ("flag", True)):
         sound(page, name, bpm=bpm, duration_s=3.0, seed=name)
     html = history(page.workspace.sounds(9), page)
@@ -158,7 +159,7 @@ def test_a_sound_comes_back_into_the_form(page: Page) -> None:
 
 
 def test_who_played_a_sound_is_chosen_again(page: Page) -> None:
-    """A player switches between sides; what is made next is by the one that was heard."""
+    """A player switches between sides; the next clip is made by the one that was playing."""
     runs = page.workspace.runs
     made = Form(page, [], [], None, ["four", "components", "of", "players", "base"])
 
@@ -192,7 +193,7 @@ def test_the_base_that_played_a_sound_is_chosen_again(page: Page) -> None:
 
 
 def test_how_a_sound_was_drawn_comes_back_too(page: Page) -> None:
-    """With its seed kept, it is that clip that is played again, whatever the form had before."""
+    """With its seed kept, the same clip is generated again, whatever the form held before."""
     settings = form_of("generate", OWN | frozenset(FRONT))
     made = Form(page, settings, [], None, (), dict.fromkeys(DRAWN, "a component"))
     facts = {"guidance_scale": 4.0, "top_k": 20, "top_p": 0.0, "temperature": 1.3}
@@ -230,7 +231,7 @@ def taken_up(page: Page, act: str, target: str, at: Any = None) -> tuple[list[An
 
 
 def asked_with(page: Page, recording: list[Any], **front: str) -> dict[str, Any]:
-    """The settings of a clip of the base with these fields of a recording."""
+    """The settings of a clip by the base with these recording fields."""
     made, values = form(page)
     for name, value in front.items():
         values[FRONT.index(name)] = value

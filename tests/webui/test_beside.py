@@ -1,4 +1,4 @@
-"""MIDI and the large spectrogram of a clip: made when they are asked for, and not before."""
+"""MIDI and the large spectrogram of a clip: made on request, and not before."""
 
 from __future__ import annotations
 

@@ -114,8 +114,8 @@ def test_what_was_typed_and_chosen_is_there_after_a_reload(
 
 
 def test_each_of_two_tabs_keeps_its_own(browser: Browser, served: Served) -> None:
-    """What was typed in one is not what a reload brings back in the other; a new one begins with
-    what was typed last. Each is where it was."""
+    """A reload does not restore in one what was typed in the other; a new one starts with what was
+    typed last. Each stays on its tab."""
     one, wrong = open_page(browser, served, viewport=WIDE, locale="en-GB")
     other = one.context.new_page()
     other.goto(f"{served.address}/")
@@ -157,7 +157,7 @@ def test_a_page_says_that_its_server_is_away_and_comes_back(
 def test_a_sound_is_saved_with_its_midi_and_its_spectrum_is_shown_when_asked(
     browser: Browser, served: Served
 ) -> None:
-    """Of the side that is heard; nothing is made before somebody wants it."""
+    """For the side that is playing; nothing is made before it is requested."""
     facts = {"prompt": "808 beat", "seed": 5, "duration_s": 2.0, "bpm": 90}
     for number, adapters in enumerate(([], [{"path": "runs/mine/best_model"}])):
         sound = served.workspace / "generated" / f"808_{number}.wav"
@@ -217,7 +217,7 @@ def drop_and_correct(page: Page, served: Served) -> None:
 
 
 def measure_and_train(page: Page, browser: Browser, served: Served, jobs: Jobs) -> None:
-    """A trial says what it takes; training outlives a reload, shows in a second tab, and goes on
+    """A trial estimates the cost; training outlives a reload, shows in a second tab, and resumes
     after its process has died."""
     tab(page, 1)
     page.locator("#measure").click()
@@ -241,7 +241,7 @@ def measure_and_train(page: Page, browser: Browser, served: Served, jobs: Jobs) 
 
 
 def play(page: Page) -> None:
-    """Base and adapter, one of which is heard after the other; a loop; a download."""
+    """Base and adapter, heard one after the other; a loop; a download."""
     tab(page, 2)
     typed(page, "prompt", "trap beat with gliding 808 bass")
     typed(page, "seconds", "4")
@@ -296,7 +296,7 @@ def evaluate(page: Page) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_from_dropped_audio_to_a_report(browser: Browser, served: Served) -> None:
-    """The whole route, with a reload, a second tab, a killed trainer and a killed server."""
+    """The whole workflow, with a reload, a second tab, a killed trainer and a killed server."""
     jobs = Jobs(served.workspace / "jobs")
     page, wrong = open_page(browser, served, viewport=WIDE)
     drop_and_correct(page, served)

@@ -1,4 +1,4 @@
-"""A dataset has the clips of one folder: names that come to the same are told apart."""
+"""A dataset has the clips of one folder: folders whose names give the same title are kept apart."""
 
 from __future__ import annotations
 

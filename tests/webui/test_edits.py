@@ -39,7 +39,7 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def read_now(dataset: Path) -> dict[str, str]:
-    """The marks of a table that is read at this moment."""
+    """The marks of a table loaded at this moment."""
     return {row[0]: mark_of(row) for row in map(row_of, read_metadata(dataset))}
 
 
@@ -101,7 +101,7 @@ def test_keys_are_written_as_the_metadata_has_them(dataset: Path) -> None:
 
 
 def test_a_table_that_was_read_earlier_takes_nothing_back(dataset: Path) -> None:
-    """Another tab has corrected a clip, or a preparation has written its caption anew."""
+    """Another tab has corrected a clip, or a preparation has rewritten its caption."""
     a, b = map(row_of, ENTRIES)
     read = read_now(dataset)
     assert save(dataset, [("train/a.wav", "a trap loop", "140", "C minor")]) == 1

@@ -1,4 +1,4 @@
-"""Forms are the settings' own: their help, their defaults, and no path among them."""
+"""Forms come from the settings: their help, their defaults, and no paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page by its keys alone, in a headless Chromium."""
+"""The page by keyboard alone, in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NAMELESS = """() => [...document.querySelectorAll("button, a[href], input, selec
 
 
 def steps_to(page: Page, selector: str, key: str = "Tab") -> None:
-    """Goes on by a key until an element has the focus; where it was on the way could be seen."""
+    """Presses a key until an element has the focus; every stop on the way must be visible."""
     for _ in range(90):
         page.keyboard.press(key)
         if page.evaluate("document.activeElement !== document.body"):
@@ -130,7 +130,7 @@ def test_what_waits_is_begun_by_keys(browser: Browser, served: Served) -> None:
 
 
 def test_sides_are_heard_equally_loud(browser: Browser, served: Served) -> None:
-    """Whoever compares two sounds takes the louder for the better."""
+    """People who compare two sounds take the louder for the better."""
     beat = render_beat(make_beat(0, duration_s=2.0), 32_000, seed=0)
     for name, gain, adapters in (("b", 1.0, []), ("c", 0.25, [{"path": "runs/mine/best_model"}])):
         sound = served.workspace / "generated" / f"{name}.wav"

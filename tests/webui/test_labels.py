@@ -1,4 +1,4 @@
-"""What a command would say of its flags names the fields of the page, as they are labelled."""
+"""A command's messages about its flags name the fields of the page by their labels."""
 
 from __future__ import annotations
 

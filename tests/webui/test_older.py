@@ -1,4 +1,4 @@
-"""Takes that are older than those that are listed at first."""
+"""Takes older than those listed at first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from musicgen_lora.webui.workspace import Workspace
 
 
 def make_takes(folder: Path, count: int) -> None:
-    """Takes whose numbers say their order."""
+    """Takes numbered in their order."""
     for number in range(count):
         (folder / f"{number:03}.wav").write_bytes(b"x")
         (folder / f"{number:03}.json").write_text(json.dumps({"prompt": f"take {number:03}"}))

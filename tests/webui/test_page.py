@@ -1,4 +1,4 @@
-"""The page behind its guard: whom it answers, which files it gives, what forged values do."""
+"""The page behind its guard: whom it answers, which files it serves, what forged values do."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def demo(root: Path) -> gr.Blocks:
 
 @pytest.fixture(scope="module")
 def page(root: Path) -> Page:
-    """A page that is filled, of which each look can be called by itself."""
+    """A filled page whose looks can each be called separately."""
     with gr.Blocks() as demo:
         work = Workspace(root, start=lambda place: None)
         page = Page(work, Words("en"), gr.Timer(1), root / "uploads")
@@ -225,8 +225,8 @@ FORGED = [
 def test_forged_values_read_and_write_nothing(
     root: Path, demo: gr.Blocks, page: Page, forged: Any
 ) -> None:
-    """Every handler of the page is called with the same value for all that it is given, as any
-    program could that reaches the port. It refuses, or says something harmless."""
+    """Every handler of the page is called with one value for all its inputs, as any program that
+    reaches the port could. It refuses, or returns something harmless."""
     before = contents(root.parent)
     ran = 0
     handlers = [(fn.fn, len(fn.inputs)) for fn in demo.fns.values() if fn.fn is not None]
@@ -248,7 +248,7 @@ def test_forged_values_read_and_write_nothing(
 
 
 def _values(handler: Any, forged: Any, n_inputs: int) -> list[Any]:
-    """As many as there are inputs, and what Gradio adds of a click."""
+    """One value per input, and what Gradio adds for a click."""
     behind = inspect.unwrap(handler)
     added = [
         p for p in inspect.signature(behind).parameters.values() if "Data" in str(p.annotation)
@@ -267,7 +267,7 @@ def test_what_another_tab_has_deleted_is_no_error_at_each_tick(page: Page) -> No
 
 
 def test_a_moment_is_one_request(demo: gr.Blocks) -> None:
-    """However much is looked at, and each browser asks again every two seconds."""
+    """However many looks there are; each browser asks again every two seconds."""
     for event in ("load", "tick"):
         asked = [f for f in demo.fns.values() if event in [name for _, name in f.targets]]
         # Gradio's own script runs at load too, in the browser.
@@ -312,7 +312,7 @@ def test_no_more_sessions_are_kept_than_a_person_has(demo: gr.Blocks) -> None:
 
 
 def test_a_page_that_stays_open_costs_no_memory(demo: gr.Blocks) -> None:
-    """Gradio kept each component that an update had made: 70 kB a look, 1.5 GB a night."""
+    """Gradio kept each component that an update had made: 70 kB per look, 1.5 GB per night."""
     tick = next(f for f in demo.fns.values() if "tick" in [name for _, name in f.targets])
     state, sizes = SessionState(demo), []
 

@@ -1,4 +1,4 @@
-"""A run under another name is still a person's own, and no other run is touched."""
+"""A renamed run still works as one's own, and no other run is touched."""
 
 from __future__ import annotations
 

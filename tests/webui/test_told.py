@@ -1,4 +1,4 @@
-"""What the page tells: what was made of a dataset, that the disk is full, a model's card."""
+"""What the page reports: what became of a dataset, a full disk, a model's card."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_was_left_out_is_told_where_the_clips_are(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_and_leaves_no_half_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A press of a button did nothing and said nothing."""
+    """Pressing a button used to do nothing and say nothing."""
     work = Workspace(tmp_path / "w", start=lambda place: None)
     with gr.Blocks():
         page = Page(work, Words("zh"), gr.Timer(1), tmp_path)

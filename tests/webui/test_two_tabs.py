@@ -1,5 +1,5 @@
-"""What one tab does, another that is open beside it neither shows as it was nor acts upon without a
-word."""
+"""After one tab changes something, another open tab neither shows it as it was nor silently acts on
+it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BEATS = id_of("beats")
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Page:
-    """A page with a dataset, of which nothing runs."""
+    """A page with a dataset and no running jobs."""
     monkeypatch.setattr(gr, "Info", lambda *_, **__: None)
     work = Workspace(tmp_path / "workspace", start=lambda place: None)
     (work.datasets / "beats").mkdir()

@@ -1,4 +1,4 @@
-"""Every word of the page is there in Chinese, and what its functions raise too."""
+"""Every word of the page has its Chinese, and so does what its functions raise."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class PrepareSettings(
         if self.tagger == "clap" and self.clap_path is None:
             raise UserError("--tagger clap needs --clap_path, a folder with a CLAP model.")
         if self.clap_path is not None and self.tagger != "clap":
-            raise UserError("--clap_path is for --tagger clap: add it, or leave the path out.")
+            raise UserError("--clap_path needs --tagger clap: add that, or leave --clap_path out.")
         if self.min_clip > self.max_clip:
             raise UserError(
                 f"--min_clip {self.min_clip:g} is more than --max_clip {self.max_clip:g}: no clip "

@@ -1,4 +1,4 @@
-"""What a training will take follows from the times of a trial's steps."""
+"""The estimate for a training follows from the times of a trial's steps."""
 
 from __future__ import annotations
 

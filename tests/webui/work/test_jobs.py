@@ -1,4 +1,4 @@
-"""Jobs live by themselves: what they are doing is read from their folders, whoever has died."""
+"""Jobs live on their own: their status is read from their folders, whichever process has died."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def wait_for(jobs: Jobs, job: Job, *statuses: str) -> None:
 
 
 def test_a_job_runs_our_command_ends_with_its_code_and_leaves_no_process(jobs: Jobs) -> None:
-    """Neither the command nor the process around it, which the server has started and which would
-    stay in its list until it ends itself."""
+    """Neither the command nor the process around it, which the server started and which would
+    otherwise stay a zombie until the server ends."""
     job = submit(jobs, SHORT, "beats")
     wait_for(jobs, job, "finished", "failed")
     found = jobs.get(job.id)
@@ -94,7 +94,7 @@ def test_second_waits_kill_shows_interrupted_and_the_next_starts(jobs: Jobs) -> 
 
 
 def playing(jobs: Jobs) -> Job:
-    """A job that plays, or would if its base were there."""
+    """A job that generates, or would if its base existed."""
     folder = jobs.folder.parent / "generated"
     settings = {"prompts": ["808"], "base_model_path": str(folder / "none")}
     return jobs.submit("generate", settings, title="808", folder=folder)
@@ -165,8 +165,8 @@ def test_stop_is_a_request_and_again_goes_on(jobs: Jobs) -> None:
 
 
 def test_a_job_outlives_its_server_and_its_supervisor(tmp_path: Path) -> None:
-    """kill -9 of whoever started it, and of the process around it: the command goes on, and is
-    seen as running; once it has ended without a word it reads interrupted."""
+    """kill -9 of whoever started it, and of the process around it: the command continues and shows
+    as running; once it has ended silently it shows as interrupted."""
     jobs = Jobs(tmp_path / "jobs")
     folder = tmp_path / "one"
     code = (
@@ -194,7 +194,7 @@ def test_a_job_outlives_its_server_and_its_supervisor(tmp_path: Path) -> None:
 
 
 def old_job(jobs: Jobs, tmp_path: Path) -> Path:
-    """The folder of a job that an earlier server has begun."""
+    """The folder of a job that an earlier server started."""
     place = jobs.folder / "20260101-000000-0123abcd"
     place.mkdir()
     facts = {
@@ -209,8 +209,8 @@ def old_job(jobs: Jobs, tmp_path: Path) -> Path:
 
 
 def test_a_number_given_again_is_no_job_of_ours(jobs: Jobs, tmp_path: Path) -> None:
-    """A process of the job's number that began at another time is a stranger: it doesn't show the
-    job as running, and is not stopped."""
+    """A process with the job's pid that started at another time is a stranger: it doesn't make the
+    job show as running, and is not stopped."""
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     place = old_job(jobs, tmp_path)
     for name in ("waiting.json", "working.json"):

@@ -1,4 +1,4 @@
-"""The strip says what became of a job, and how to go on with one that is not done."""
+"""The strip says what became of a job, and how to resume one that is not done."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_how_to_go_on(command: str, status: Any, said: str) -> None:
 
 
 def test_why_a_job_failed_is_said_beside_it() -> None:
-    """One that can't be gone on with above all: its dataset may have gone."""
+    """Above all for one that can't be resumed: its dataset may be gone."""
     html = strip([of(1, "train", "failed")], Words("en"), {"1": ["no file <b>"]})
     assert '<span class="line">no file &lt;b&gt; Jobs, below,' in html
     assert ">Try again</button>" in html
@@ -55,7 +55,7 @@ STEP = (
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_how_far_a_job_is_and_how_long_it_will_take(language: Any) -> None:
-    """As its command says it, in the language that it was started in."""
+    """As its command reports it, in the language that it was started in."""
     template, values = STEP
     line = Words(language).line(template.format(*values))
     job = Job("1", "train", "x", Path("x"), language, 1.0, "running")
