@@ -62,8 +62,7 @@ def main(
     Args:
         arguments: command name and flags; None reads the process's own.
         config: settings file used unless `--config` names another.
-        load: returns a command's function by its place, called after every check that works without
-            it.
+        load: returns a command's function by its place, once all checks without it have passed.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words

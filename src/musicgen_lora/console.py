@@ -81,8 +81,7 @@ class MessageTable(Table):
 @contextmanager
 def progress(console: Console, what: str, total: int | None = None) -> Iterator[OnStep]:
     """Shows the progress of one task: a bar in a terminal, else a line every few seconds and, if
-    there was any, a last one; a shorter task is silent. Yields the function to call with `(done,
-    total)`."""
+    there was any, a last one; short tasks are silent. Yields what to call with `(done, total)`."""
     name = translated(what)
     done, of, shown, has_spoken = 0.0, total, (-1, 0), False
 

@@ -172,9 +172,7 @@ def check_adapter_folder(folder: Path) -> None:
             raise UserError(f"{folder}: is a run's folder; its adapter is {folder / 'best_model'}.")
         raise UserError(f"{folder}: no {ADAPTER_CONFIG} in it; this is not a LoRA adapter.")
     if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise UserError(
-            f"{folder}: no {ADAPTER_WEIGHTS} in it; pickled adapters are not supported."
-        )
+        raise UserError(f"{folder}: no {ADAPTER_WEIGHTS} in it; pickled adapters are refused.")
 
 
 def check_strengths(adapters: list[Path], strengths: list[float]) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 from musicgen_lora.errors import UserError
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")
-"""A scheme of two letters or more: a single one is a Windows drive. `Path` drops one of the
-slashes."""
+"""A scheme of two letters or more: one is a Windows drive. `Path` drops one of the slashes."""
 _SECRET = re.compile(r"(?i)[?&][\w-]*(secret|password|key|token)[\w-]*=")
 
 

@@ -293,8 +293,11 @@ PAIRS = [
     ),
     ("train --lora_modules .*fc1 --lora_layers 0", "lora_modules replaces lora_targets"),
     ("train --lora_targets heads --lora_layers 0", "needs attention or feed_forward"),
-    ("train --lora_modules (", "lora_modules: '(' is not a valid regular"),
-    ("train --trainable full --frozen_modules (", "frozen_modules: '(' is not a valid regular"),
+    ("train --lora_modules (", "lora_modules: '(' is not a regular expression"),
+    (
+        "train --trainable full --frozen_modules (",
+        "frozen_modules: '(' is not a regular expression",
+    ),
     ("train --previews off --preview_every 5", "leave --preview_every out"),
     ("prepare --tagger clap", "--tagger clap needs --clap_path"),
     ("prepare --clap_path x", "--clap_path needs --tagger clap"),

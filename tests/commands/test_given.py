@@ -125,7 +125,7 @@ def test_it_is_refused_before_the_libraries_load(
         ("--prompts b", "--prompts is given twice; list all values after one: --prompts A B."),
         (
             "--prompts_file a --prompts-file=b",
-            "--prompts_file is given twice but takes one value; run the command once for each.",
+            "--prompts_file is given twice but takes one value; run once for each.",
         ),
         ("--prompts=b", "--prompts is given twice; list all values after one: --prompts A B."),
     ],

@@ -21,7 +21,7 @@ from made_datasets import make_dataset
 from musicgen_lora.cli import main
 from musicgen_lora.commands.stops import whole_stops
 
-ON = "run the same command again to continue."
+ON = "rerun the command to continue."
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +42,17 @@ CASES = {
     ),
     "examples": (
         "prepare --create_example",
-        "No beat is listed yet; run the same command again for all of them.",
+        "No beat is listed yet; rerun the command for all of them.",
     ),
     "more examples": (
         "prepare --create_example --output_dir data",
-        "The clips listed in data/metadata.json are kept; run the same command again for the rest.",
+        "The clips listed in data/metadata.json are kept; rerun the command for the rest.",
     ),
     "tokenise": ("tokenise --data_dir data", f"What is encoded stays in data; {ON}"),
     "train": ("train --data_dir data", f"Encoded audio is kept, and no run is lost; {ON}"),
     "generate": (
         "generate --prompts beat",
-        "The finished clips are in OUT; run the same command again for the rest.",
+        "The finished clips are in OUT; rerun the command for the rest.",
     ),
     "heard": (
         "generate --prompts beat --stdout wav",
@@ -64,15 +64,15 @@ CASES = {
     ),
     "merge": (
         "merge --lora_model_path adapter",
-        "Nothing was written; run the same command again to start over.",
+        "Nothing was written; rerun the command to start over.",
     ),
-    "export": ("export", "Nothing was written; run the same command again to start over."),
+    "export": ("export", "Nothing was written; rerun the command to start over."),
     "import": (
         "import --input_dir other",
-        "Nothing was written; run the same command again to start over.",
+        "Nothing was written; rerun the command to start over.",
     ),
     "prefetch": ("prefetch", f"What is downloaded stays in the hub's cache; {ON}"),
-    "ui": ("ui", "Running jobs continue; run the same command again to reopen the page."),
+    "ui": ("ui", "Running jobs continue; rerun the command to reopen the page."),
 }
 
 

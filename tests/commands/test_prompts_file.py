@@ -189,8 +189,8 @@ def test_what_is_wrong_is_one_line_with_its_row(
         ({"regenerate": Path("a.wav"), "from_bar": 1}, "needs --from_bar and --to_bar"),
         ({"regenerate": Path("a.wav"), "from_bar": 3, "to_bar": 2}, "is after --to_bar 2"),
         ({"regenerate": Path("a.wav"), "continue_from": Path("a.wav")}, "pass only one of them"),
-        ({"continue_from": Path("a.wav"), "bars": 4}, "--bars applies to whole clips"),
-        ({"continue_from": Path("a.wav"), "loudness": -14.0}, "--loudness applies to whole clips"),
+        ({"continue_from": Path("a.wav"), "bars": 4}, "--bars is for whole clips"),
+        ({"continue_from": Path("a.wav"), "loudness": -14.0}, "--loudness is for whole clips"),
     ],
 )
 def test_settings_that_do_not_go_together(values: dict[str, Any], said: str) -> None:

@@ -151,8 +151,7 @@ def _behind(error: BaseException) -> ValidationError | None:
 
 
 def _check_repeated(values: dict[str, Any], flags: Sequence[str]) -> None:
-    """Raises a UserError if a flag that takes several values is given twice: tyro keeps the
-    last."""
+    """Raises a UserError if a flag of several values is given twice: tyro keeps only the last."""
     names = [_flag_name(word) for word in flags]
     for name, value in values.items():
         if isinstance(value, list) and names.count(name) > 1:
@@ -228,9 +227,7 @@ def _check_paths(settings: Any, flags: Sequence[str]) -> None:
     empty, given = _empty_flags(flags), [_flag_name(word) for word in flags]
     for name, path in places_in(settings):
         if given.count(name) > 1 and name != "output_dir":
-            raise UserError(
-                f"--{name} is given twice but takes one value; run the command once for each."
-            )
+            raise UserError(f"--{name} is given twice but takes one value; run once for each.")
         if name in empty:
             raise UserError(f"--{name} is empty; name a folder or file (. is the current folder).")
         if "\0" in str(path):

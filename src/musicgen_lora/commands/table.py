@@ -81,33 +81,29 @@ def _kept_of_data(settings: Any) -> str:
     listed = settings.output_dir / settings.metadata_file
     if settings.create_example:
         if listed.is_file():
-            return (
-                f"The clips listed in {listed} are kept; run the same command again for the rest."
-            )
-        return "No beat is listed yet; run the same command again for all of them."
+            return f"The clips listed in {listed} are kept; rerun the command for the rest."
+        return "No beat is listed yet; rerun the command for all of them."
     if not listed.is_file():
-        return "No clip is listed yet; run the same command again to continue."
-    return f"The clips listed in {listed} are kept; run the same command again to continue."
+        return "No clip is listed yet; rerun the command to continue."
+    return f"The clips listed in {listed} are kept; rerun the command to continue."
 
 
 def _kept_of_clips(settings: Any) -> str:
     written = f"The finished clips are in {settings.output_dir}"
     if settings.play or settings.stdout is not None:
         return f"{written}; the same command makes all of them again."
-    return f"{written}; run the same command again for the rest."
+    return f"{written}; rerun the command for the rest."
 
 
 def _kept_of_report(settings: Any) -> str:
     cache = settings.output_dir / "cache"
-    return (
-        f"What was generated and measured stays in {cache}; run the same command again to continue."
-    )
+    return f"What was generated and measured stays in {cache}; rerun the command to continue."
 
 
 def _kept_of_model(settings: Any) -> str:
     folder = settings.output_dir
     if not folder.is_dir() or not any(folder.iterdir()):
-        return "Nothing was written; run the same command again to start over."
+        return "Nothing was written; rerun the command to start over."
     repository = getattr(settings, "push_to_hub", None)
     if repository is None or settings.dry_run:
         return f"The folder {folder} is complete."
@@ -125,17 +121,13 @@ COMMANDS = {
         "encode its audio ahead of training",
         "musicgen_lora.dataset.tokenise:tokenise_dataset",
         lambda s: f"Encoding the audio of {shown(s.data_dir)} with {s.model_path}",
-        lambda s: (
-            f"What is encoded stays in {shown(s.data_dir)}; run the same command again to continue."
-        ),
+        lambda s: f"What is encoded stays in {shown(s.data_dir)}; rerun the command to continue.",
     ),
     "train": Command(
         "train an adapter on it",
         "musicgen_lora.training.train:train_lora",
         lambda s: f"Training {s.model_path} on {shown(s.data_dir)} into {s.output_dir}",
-        lambda _: (
-            "Encoded audio is kept, and no run is lost; run the same command again to continue."
-        ),
+        lambda _: "Encoded audio is kept, and no run is lost; rerun the command to continue.",
         dataset_meanwhile,
     ),
     "generate": Command(
@@ -175,15 +167,13 @@ COMMANDS = {
         "download models ahead of time, for a machine without network",
         "musicgen_lora.model.base.prefetch:prefetch_models",
         lambda s: f"Looking for {', '.join(s.models) or 'the models'} on the hub",
-        lambda _: (
-            "What is downloaded stays in the hub's cache; run the same command again to continue."
-        ),
+        lambda _: "What is downloaded stays in the hub's cache; rerun the command to continue.",
     ),
     "ui": Command(
         "open the web page: all of this in a browser",
         "musicgen_lora.webui.ui:serve_page",
         lambda s: f"Opening the page for {s.workspace}",
-        lambda _: "Running jobs continue; run the same command again to reopen the page.",
+        lambda _: "Running jobs continue; rerun the command to reopen the page.",
         ends=False,
     ),
 }

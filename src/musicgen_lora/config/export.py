@@ -63,16 +63,14 @@ class ExportingSettings:
     """audiocraft: a model for Meta's own library, adapters merged into the base; peft: one adapter
     to share, with a model card and samples, and nothing that reveals your machine or files."""
     model_path: str = EMBEDDED_NAME
-    """Base model: a folder, a hub id, or the embedded tiny-beats; audiocraft works without adapters
-    too."""
+    """Base model: a folder, a hub id, or the embedded tiny-beats; audiocraft needs no adapters."""
     output_dir: Path = Path("finetune/output/exported")
     """Where the files go: a new or empty folder."""
     previews: Path | None = None
     """WAV files for the model card (format peft): a folder written by generate, or one of the
     training's previews (default: the newest previews beside the adapter)."""
     evaluation: Path | None = None
-    """Evaluation of this same adapter, a folder written by evaluate, for the figures in the model
-    card (format peft)."""
+    """An evaluation of this adapter, as written by evaluate, to cite in the card of format peft."""
 
 
 @dataclass(config=STRICT)

@@ -34,16 +34,15 @@ class SamplingSettings:
     """How clips are sampled."""
 
     duration: Annotated[float, Field(gt=0.0, le=600.0)] = 10.0
-    """Seconds of each generated clip; one longer than the base was trained on is made in
-    overlapping windows."""
+    """Seconds of each generated clip; beyond what the base was trained on, in overlapping
+    windows."""
     guidance_scale: Guidance | None = None
     """How closely to follow the prompt; 1 turns guidance off (default: what the base recommends,
     else 3)."""
     top_k: TopK = 250
     """Sample from the k most likely tokens; 0 means all, 1 is greedy."""
     top_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Of those, sample from the most likely whose probabilities add up to this share; 0 means
-    all."""
+    """Of those, sample from the most likely that add up to this probability; 0 means all."""
     temperature: Temperature | None = None
     """Above 1 is wilder, below 1 safer (default: what the base recommends, else 1)."""
     seed: Seed = 0
@@ -140,8 +139,7 @@ class ListeningSettings:
     """Where the audio goes besides the files."""
 
     play: bool = False
-    """Play clips aloud while they are made; a loop, or the best of several takes, once it is
-    chosen."""
+    """Play clips while they are made; a loop, or the best of several takes, once it is chosen."""
     stdout: Literal["s16", "f32", "wav"] | None = None
     """Also write the audio to standard output while it is made, for pipes: raw little-endian
     samples, 16-bit or float, or a WAV; messages go to standard error."""
@@ -213,8 +211,7 @@ def _check_recordings(settings: GenerateSettings) -> None:
     for name in ("bars", "loudness"):
         if getattr(settings, name) is not None:
             raise UserError(
-                f"--{name} applies to whole clips; leave it out with --continue_from and "
-                "--regenerate."
+                f"--{name} is for whole clips; leave it out with --continue_from and --regenerate."
             )
 
 

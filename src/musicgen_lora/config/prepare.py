@@ -73,8 +73,7 @@ class ClipSettings:
     """Single hits, which aren't beats: leave_out drops and lists them, caption keeps them and says
     what they are. Those with their own caption are always kept."""
     repeat_to: Seconds | None = None
-    """Loops of whole bars are repeated to at least this many seconds; None leaves them as they
-    are."""
+    """Loops of whole bars are repeated until they last this many seconds; None leaves them."""
 
 
 @dataclass(config=STRICT)

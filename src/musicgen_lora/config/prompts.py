@@ -142,8 +142,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _text_row(where: str, line: str) -> PromptRow:
-    """Return a line as a prompt; refuse what belongs in files of other kinds, which would pass for
-    one."""
+    """Return a line as a prompt; refuse lines that belong in files of another kind."""
     if line.startswith("#"):
         raise UserError(f"{where}: begins with #, but every line is a prompt; remove it.")
     if _is_json(line) or re.match(r"(- )?prompts?: ", line):
@@ -222,9 +221,7 @@ def _part(where: str, part: Any) -> tuple[float, str]:
             f'{where}: prompts: {shortened(part)} must have only "at" (seconds) and "prompt".'
         )
     if type(part["at"]) not in (int, float):
-        raise UserError(
-            f'{where}: prompts: "at" = {shortened(part["at"])}: must be a number of seconds.'
-        )
+        raise UserError(f'{where}: prompts: "at" = {shortened(part["at"])}: must be a number.')
     return part["at"], _prompt(where, part["prompt"])
 
 
@@ -232,16 +229,13 @@ def _prompt(where: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: prompt = {shortened(value)}: must say what to generate.")
     if len(value) > MAX_LETTERS:
-        raise UserError(
-            f"{where}: the prompt has more than {MAX_LETTERS:,} characters; shorten it."
-        )
+        raise UserError(f"{where}: prompt of more than {MAX_LETTERS:,} characters; shorten it.")
     return value.strip()
 
 
 def clip_orders(settings: GenerateSettings, further: Sequence[str] = ()) -> list[ClipOrder]:
-    """List every clip that a command asks for: its prompts, then those of its file, then `further`
-    ones, each in all its variations. Without a seed in its row, a clip gets the command's seed plus
-    its number.
+    """List every clip of a command: its prompts, then those of its file, then `further` ones, each
+    in all variations. A clip whose row has no seed gets the command's seed plus its number.
 
     Raises:
         UserError: a row is invalid, or there are more than 10,000 clips.

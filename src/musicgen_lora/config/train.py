@@ -17,8 +17,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.urls import url_of
 
 LEAST_PRODIGY_RATE = 0.1
-"""Prodigy multiplies the rate that it finds by the one given; a rate meant for AdamW would stall
-it."""
+"""Prodigy multiplies the rate that it finds by the one given; AdamW's would stall it."""
 FSDP_PRECISION = "--fsdp trains in bf16 or fp32: pass --precision bf16 or fp32."
 """The error where it would be fp16; with --fp16 that depends on the device."""
 UNUSED_TEXT_RATE = (
@@ -43,8 +42,7 @@ class EncodingSettings:
     model_path: str = EMBEDDED_NAME
     """Base model whose codec to use: a folder, a hub id, or the embedded tiny-beats."""
     data_dir: Path = Path("finetune/data")
-    """Folder of the dataset, or its URL, such as s3://bucket/beats, to which the shards are then
-    written."""
+    """Folder of the dataset, or its URL, such as s3://bucket/beats, where the shards will go."""
     metadata_file: str = "metadata.json"
     """Name of the metadata file in data_dir."""
     pack: Path | None = None
@@ -57,8 +55,7 @@ class EncodersSettings:
     """How many processes encode."""
 
     num_workers: Annotated[int, Field(ge=0, le=256)] = 0
-    """Worker processes that encode, each with its own codec; 0 encodes in threads of the main
-    process."""
+    """Worker processes that encode, each with a codec; 0 encodes in threads of the main process."""
 
 
 @dataclass(config=STRICT)
@@ -115,8 +112,7 @@ class DataSettings:
     """Name of the metadata file in data_dir."""
     from_tokens: bool = False
     """Train on the tokenise command's output without reading the audio, which may be absent: a
-    large dataset starts at once, even on a network drive. Later changes to the audio go
-    unnoticed."""
+    large dataset starts at once, even from a network drive. Later changes of audio go unseen."""
     max_duration: Seconds = 30.0
     """Longest training sample in seconds; of longer clips a random window is used. Never more than
     the base was trained on: 30 s for Meta's models and tiny-beats."""
@@ -178,8 +174,7 @@ class OptimizerSettings:
     max_grad_norm: Annotated[float, Field(gt=0.0, le=1e9)] = 1.0
     """Gradients are clipped to this norm."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Decay, such as 0.99, of a running average of the trained weights, which is validated and
-    saved instead of them; None: off."""
+    """Decay (such as 0.99) of a running average of the weights to validate and save; None: off."""
     codebook_weights: list[Annotated[float, Field(ge=0.0, le=1000.0)]] | None = None
     """Weight of each codebook's loss, such as 2 1 1 1 (default: all equal)."""
     batch_size: Few = 2
@@ -295,24 +290,18 @@ def _check_layers(settings: TrainSettings) -> None:
     _check_expression("frozen_modules", settings.frozen_modules)
     if settings.lora_modules:
         if settings.lora_layers:
-            raise UserError(
-                "lora_modules replaces lora_targets and lora_layers: leave lora_layers out."
-            )
+            raise UserError("lora_modules replaces lora_targets and lora_layers: drop lora_layers.")
     elif not settings.lora_targets:
         raise UserError("lora_targets is empty; name at least one part of the model.")
     elif settings.lora_layers and not {"attention", "feed_forward"} & set(settings.lora_targets):
-        raise UserError(
-            "lora_layers needs attention or feed_forward in lora_targets: add one, or leave it out."
-        )
+        raise UserError("lora_layers needs attention or feed_forward in lora_targets: add one.")
 
 
 def _check_expression(name: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise UserError(
-            f"{name}: {pattern!r} is not a valid regular expression: {error}."
-        ) from error
+        raise UserError(f"{name}: {pattern!r} is not a regular expression: {error}.") from error
 
 
 def _check_full(settings: TrainSettings) -> None:

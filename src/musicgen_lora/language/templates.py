@@ -82,8 +82,7 @@ class Template:
 
     @cached_property
     def is_weak(self) -> bool:
-        """Whether it has hardly any words of its own, and so fits texts that weren't made from
-        it."""
+        """Whether it has hardly any words of its own, and so fits texts not made from it."""
         return bool(self.nouns) and sum(map(len, self.own_words)) < STRONG
 
     @cached_property
@@ -108,8 +107,7 @@ class Template:
         return from_end if from_end is not None and all(map(_is_balanced, from_end)) else found
 
     def _split(self, text: str, *, from_end: bool = False) -> list[str] | None:
-        """The values, with each piece between them at its first place, or at its last if
-        `from_end`."""
+        """The values, each piece between them at its first place, or last if `from_end`."""
         between = self.pieces[1:-1][:: -1 if from_end else 1]
         values = []
         for wordings in between:

@@ -1,2 +1,1 @@
-"""The web page: the whole workflow in a browser, by the project's own commands. It holds no
-logic."""
+"""The web page: the whole workflow in a browser, by the project's own commands, without logic."""

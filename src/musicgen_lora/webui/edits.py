@@ -31,8 +31,7 @@ def row_of(entry: Entry) -> Row:
 
 
 def mark_of(row: Row) -> str:
-    """A mark from which to tell later what a row said when the table was loaded: one word per
-    field."""
+    """A mark of what a row said when the table was loaded: one word per field."""
     return " ".join(id_of(value.strip())[:8] for value in row[1:])
 
 
@@ -85,10 +84,7 @@ def _changed(row: Row, before: Row, read: str) -> list[bool]:
     for now, there, was in zip(typed, known, read.split() or [""] * 3, strict=True):
         found.append(now not in (there, was))
         if found[-1] and there != was:
-            raise UserError(
-                f"{row[0]}: has changed since this table was loaded; reload the table, then "
-                "correct it."
-            )
+            raise UserError(f"{row[0]}: has changed since this table was loaded; reload it first.")
     return found
 
 
@@ -152,9 +148,7 @@ def _tempo(text: str, name: str) -> float | int | None:
         bpm = -1.0
     least, most = BPM_RANGE
     if not least <= bpm <= most:
-        raise UserError(
-            f"{name}: the tempo {text[:20]!r} is not a number from {least:g} to {most:g}."
-        )
+        raise UserError(f"{name}: tempo {text[:20]!r} is not a number from {least:g} to {most:g}.")
     return int(bpm) if bpm == int(bpm) else bpm
 
 

@@ -36,8 +36,7 @@ class Kept:
 
         Args:
             fields: each with an `elem_id`, under which it is kept.
-            listed: those of `fields` whose choices come from folders; the code that lists them
-                calls `wanted`.
+            listed: those of `fields` whose choices come from folders; their lister calls `wanted`.
         """
         self._fields = list(fields)
         self._plain = [field for field in fields if field not in listed]

@@ -1,6 +1,6 @@
-"""Players as HTML: versions ("sides") of a sound switch in place, over pictures of waveform and
-spectrum. `assets/report_player.js` plays them. Every text is escaped: names and captions come from
-strangers."""
+"""Players as HTML: versions (sides) of a sound switch in place, over pictures of waveform and
+spectrum. `assets/report_player.js` plays them. Every text is escaped: strangers wrote names and
+captions."""
 
 from __future__ import annotations
 

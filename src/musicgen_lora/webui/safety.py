@@ -104,7 +104,7 @@ def inside(root: Path, name: str) -> Path:
             raise UserError(f"{name[:80]}: {error.strerror}.") from error
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise UserError(
-                f"{name[:80]}: is a link or not a regular file; the page reads neither."
+                f"{name[:80]}: is a link or not a regular file, which the page won't read."
             )
     return path
 

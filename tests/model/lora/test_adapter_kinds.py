@@ -214,7 +214,7 @@ def test_a_start_from_the_base_is_saved_with_twice_the_rank(runs) -> None:
         ({"lora_layers": "0", "lora_modules": "x"}, "lora_modules replaces lora_targets"),
         ({"lora_targets": []}, "lora_targets is empty"),
         ({"lora_modules": "nothing"}, "matches no module"),
-        ({"lora_modules": "("}, "not a valid regular expression"),
+        ({"lora_modules": "("}, "not a regular expression"),
         ({"lora_modules": "audio_encoder.*lstm"}, "in the codec"),
         ({"lora_modules": "decoder.model.decoder.layers.0"}, "only Linear and Embedding"),
         ({"lora_init": "orthogonal", "lora_rank": 3}, "even lora_rank"),

@@ -92,7 +92,7 @@ def test_what_plays_may_begin_beside_what_runs_which_is_said_once() -> None:
     assert "begin" not in strip([waiting[1], of(1, "generate", "running")], Words("zh"), {})
     asked = of(3, "generate", "waiting", is_beside=True)
     html = strip([asked, of(2, "generate", "running"), training], Words("en"), {})
-    assert "as soon as no other clip is being generated" in html
+    assert "once nothing else is generating" in html
     assert 'data-act="begin"' not in html
 
 

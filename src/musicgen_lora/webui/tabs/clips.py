@@ -1,5 +1,4 @@
-"""The clips of a dataset as a table: each can be heard, and its caption, tempo and key
-corrected."""
+"""The clips of a dataset as a table: each can be heard; caption, tempo and key can be edited."""
 
 from __future__ import annotations
 
@@ -275,7 +274,7 @@ def _build_bulk(page: Page, clips: ClipTable, asked: list[Any], shown: list[Any]
             replace = gr.Button(say("Replace in all"), elem_id="replace-all")
         with gr.Row():
             prefix = gr.Textbox(
-                label=say("Word to put in front, such as a trigger word"),
+                label=say("Word to prepend, such as a trigger word"),
                 max_lines=1,
                 elem_id="prefix",
             )

@@ -116,8 +116,7 @@ def _build_player(label: str, nobody: str, strength: str, ending: str) -> tuple[
 
 
 def _build_players(page: Page, kept: Kept) -> list[Any]:
-    """What generates: an adapter and its strength, a second one mixed in, and the base if there is
-    none."""
+    """What generates: an adapter and its strength, a second one mixed in, or the base alone."""
     say, work = page.words, page.workspace
     found = [
         *_build_player(say("Adapter"), say("the base alone"), say("Strength"), ""),
@@ -246,9 +245,8 @@ class Form:
 
         Args:
             rest: id of the adapter's run or `BASE_ONLY`, its strength, both of a second one, the
-                base to use without any, whether to generate with an adapter's base as well,
-                seconds, variations, seed, whether it is kept, the form's values, and those of the
-                recording.
+                base to use without any, whether to use an adapter's base as well, seconds,
+                variations, seed, whether it is kept, the form's values, and the recording's.
 
         Returns:
             The seed of the first clip.

@@ -77,8 +77,7 @@ element.addEventListener("click", (event) => {
 
 
 def history(sounds: list[Sound], page: Page) -> str:
-    """Players of sounds; those that differ only in model share one, with the base as its first
-    side."""
+    """Players of sounds; those that differ only in model share one, the base first."""
     groups: dict[str, list[Sound]] = {}
     for sound in sounds:
         groups.setdefault(repr([sound.facts.get(name) for name in ALIKE]), []).append(sound)

@@ -1,5 +1,4 @@
-"""Models: trained runs in figures and with their cards; renaming, and deletion by typing the
-name."""
+"""Models: trained runs in figures, with their cards; renaming, and deleting by name."""
 
 from __future__ import annotations
 

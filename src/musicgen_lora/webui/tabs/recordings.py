@@ -85,7 +85,7 @@ class Fields:
         self._page = page
         say = page.words
         with gr.Accordion(
-            say("Continue or regenerate a clip"), open=False, elem_id="recording-box"
+            say("Continue or redo a clip"), open=False, elem_id="recording-box"
         ) as self.box:
             chosen = gr.Dropdown(
                 self.choices(), value="", label=say("Generated clip"), elem_id="recording"

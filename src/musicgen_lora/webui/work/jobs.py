@@ -111,9 +111,7 @@ class Jobs:
             if is_held and command not in SHARING:
                 raise UserError(f"{folder.name}: another job is still writing there.")
             if sum(job.status == "waiting" for job in before) >= MAX_WAITING:
-                raise UserError(
-                    "Busy: too many jobs are waiting; wait for one to finish, or cancel one."
-                )
+                raise UserError("Busy: too many jobs are waiting; wait, or cancel one.")
             place = self.folder / name
             facts = {
                 "command": command,
@@ -224,9 +222,7 @@ class Jobs:
         try:
             return dict(yaml.safe_load(path.read_text(encoding="utf-8"))[job.command])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise UserError(
-                f"{path}: can't be read any more; start it again from its tab."
-            ) from error
+            raise UserError(f"{path}: unreadable; start it again from its tab.") from error
 
     def log(self, job_id: str) -> str:
         """The last lines that a job's command has printed.

@@ -76,8 +76,7 @@ def shown_of(jobs: Sequence[Job]) -> list[Job]:
 def waiting(words: Words) -> str:
     """What a waiting job waits for."""
     return words(
-        "It starts when the running job ends; to start it sooner, stop that one: it can be "
-        "resumed later."
+        "It starts when the running job ends; to start sooner, stop that; it can be resumed."
     )
 
 
@@ -91,9 +90,7 @@ def can_begin(job: Job, jobs: Sequence[Job]) -> bool:
 def _beside(job: Job, words: Words) -> str:
     """What starting alongside the running job would mean."""
     if job.is_beside:
-        return words(
-            "It starts alongside the running job as soon as no other clip is being generated."
-        )
+        return words("It starts alongside the running job once nothing else is generating.")
     return words(
         "It starts when the running job ends. Start now runs it alongside: both get slower, and "
         "memory, especially on a graphics card, may not be enough for both."
