@@ -63,7 +63,8 @@ class ExportingSettings:
     """audiocraft: a model for Meta's own library, adapters merged into the base; peft: one adapter
     to share, with a model card and samples, and nothing that reveals your machine or files."""
     model_path: str = EMBEDDED_NAME
-    """Base model: a folder, a hub id, or the embedded tiny-beats; audiocraft needs no adapters."""
+    """Base model: a folder, a hub id, or the embedded tiny-beats; adapters are optional for
+    audiocraft."""
     output_dir: Path = Path("finetune/output/exported")
     """Where the files go: a new or empty folder."""
     previews: Path | None = None

@@ -81,7 +81,7 @@ class WritingSettings:
     key: str = ""
     """Key to ask for, such as "C# minor"; none if empty."""
     best_of: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Takes of each prompt, of which the best by tempo, loop seam and audible faults is kept."""
+    """Takes per prompt; the best by tempo, loop seam and audible faults is kept."""
     loop_tries: Annotated[int, Field(ge=1, le=1000)] = 8
     """How many takes of a loop, or of what joins a recording, to try until one fits; if none does,
     the best is kept."""

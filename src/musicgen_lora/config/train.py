@@ -84,8 +84,8 @@ class ModelSettings:
     """lora trains an adapter; full every weight of the language model; full_with_text the text
     encoder's too (for pre-training a model of your own)."""
     frozen_modules: str = ""
-    """Regular expression of parameter names: full training leaves those in which it matches
-    anywhere unchanged, like layers\\.0\\.encoder_attn."""
+    """Regular expression: full training leaves parameters unchanged whose names contain a match,
+    like layers\\.0\\.encoder_attn."""
     fsdp: bool = False
     """Shard the weights, gradients and optimizer state of full training over several processes
     (torchrun), so that larger models fit."""
@@ -119,7 +119,7 @@ class DataSettings:
     group_by_length: bool = False
     """Put clips of similar length into the same step: less padding if lengths vary a lot."""
     condition_dropout: Share = 0.1
-    """Share of samples trained without their caption, which guidance needs."""
+    """Share of samples trained without their caption; guidance needs these."""
     melody_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Share of samples trained without their melody, so that a melody model works with and without
     one, as audiocraft trained its own; 1 trains on text alone."""
