@@ -23,6 +23,7 @@ from tiny import make_tiny_musicgen
 from musicgen_lora import GenerateSettings, MusicGen, UserError, generate_audio
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.generation.clips.clip import GeneratedClip
+from musicgen_lora.generation.decoding import products
 from musicgen_lora.model.lora.facts import AdapterFacts
 
 PROMPTS = ["hip hop 808 beat", "sparse <b>drums</b>"]
@@ -87,6 +88,24 @@ def test_adapters_come_change_and_go_without_a_trace(model: MusicGen, pair: list
     assert len({*base, *one, *both}) == 6
     after = model.base.hf.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_the_callers_random_numbers_stay_their_own(
+    tiny_model_dir: Path, pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the first use of a base, which measures what is fastest, as on every later one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(products, "_chosen", {})
+    # In a place of its own, so that it is read and not copied from another test's.
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "base")
+    before = torch.random.get_rng_state()
+    for _ in range(2):
+        model = MusicGen.load(folder)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        model.add_adapter(pair[1])
+        assert torch.equal(torch.random.get_rng_state(), before)
+        model.generate(PROMPTS, duration=0.2)
+        assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("kind", ["tiny_model_dir", "tiny_stereo_dir"])

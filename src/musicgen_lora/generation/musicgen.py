@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,8 @@ class MusicGen:
         Raises:
             UserError: there is no such folder or id, or it is not a MusicGen.
         """
-        return cls(BaseModel.load(path), precision)
+        with _same_random_state():
+            return cls(BaseModel.load(path), precision)
 
     # Adapters.
 
@@ -124,7 +126,9 @@ class MusicGen:
         named = adapter.folder if isinstance(adapter, AdapterFiles) else adapter
         if (folder := named.resolve()) in self._parts:
             raise UserError(f"{named}: was added already; use set_strength to change it.")
-        self._change({**self._parts, folder: read_part(self.base, adapter, strength)})
+        with _same_random_state():
+            part = read_part(self.base, adapter, strength)
+        self._change({**self._parts, folder: part})
 
     def set_strength(self, path: str | Path, strength: float) -> None:
         """Changes the strength of an adapter; nothing is loaded again."""
@@ -318,6 +322,12 @@ class MusicGen:
             )
         waveform = read_audio(path, chroma.sample_rate, duration_s=LONGEST_S)
         return torch.from_numpy(chroma.along(waveform))[None]
+
+
+def _same_random_state() -> AbstractContextManager[None]:
+    """Restores the caller's random state at the end: transformers and PEFT draw initial weights
+    from torch's global generator, on the CPU, before they read the saved ones."""
+    return torch.random.fork_rng(devices=[])
 
 
 def _settings(
