@@ -37,7 +37,7 @@ NOT_MESSAGES = {
     "prepare/clips/entries.py": None,
     # Written into files that other tools read.
     "model/lora/card.py": None,
-    "model/lora/evaluated.py": r"(?!\{0\}: is of another).*",
+    "model/lora/evaluated.py": r"(?!\{0\}: is for another).*",
     "audio/fold.py": None,
     "prepare/clips/cut.py": None,
     "export": r"- (Base|Adapter).*|from .*|import os|play = .*|sound = .*|    .*|\{0\}# .*|#+ .*"

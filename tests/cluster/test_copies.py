@@ -1,4 +1,4 @@
-"""Copies of folders in a store: unfinished uploads, ones that give way, ones in use."""
+"""Copies of folders in a store: unfinished uploads, evicted copies, copies in use."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_broken_upload_lists_nothing_that_is_not_there_and_goes_on(
 
 
 def written_there(folder: Path, url: str) -> None:
-    """What a sender does."""
+    """Sends like a sender thread."""
     copy = written(url)
     copy._notes = copies._read_notes(copy._home / copies.NOTES_FILE)
     copy.send(shown=False)
@@ -109,7 +109,10 @@ def test_what_is_made_is_sent_while_the_rest_is(
         breaking_off(settings)
     assert {"first.wav", "last.wav"} < far.states().keys()
     say_unfinished(far, far.states(), plain_console())
-    assert f"{memory}: the run that writes it is at work or broke off" in capfd.readouterr().out
+    assert (
+        f"{memory}: the run that writes here is still going or was interrupted"
+        in capfd.readouterr().out
+    )
 
 
 def test_the_last_word_is_the_one_there_and_what_others_put_there_stays(

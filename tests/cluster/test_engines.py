@@ -1,4 +1,4 @@
-"""Engines: the same results in this process, in a pool and on Ray, whatever dies meanwhile."""
+"""Engines: the same results in this process, in a pool and on Ray, whatever dies in between."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_clip_that_kills_its_workers_costs_itself_alone(
 
 
 class Unlucky(Processes):
-    """Loses each batch of several, as often as it is given it, and says how often."""
+    """Fails every batch of several items, however often it gets it, and counts how often."""
 
     lost: ClassVar[list[int]] = []
 
@@ -144,7 +144,7 @@ class Unlucky(Processes):
             n_rows = len(task.rows if hasattr(task, "rows") else task.clips)
             if n_rows > 2:
                 self.lost.append(n_rows)
-                yield index, Failure("ended 6 workers (6 for lack of memory).")
+                yield index, Failure("killed 6 workers (6 for lack of memory).")
             else:
                 yield index, work(task, lambda *_: None)
 
@@ -280,7 +280,7 @@ def test_machines_that_go_are_not_the_fault_of_a_task(
     with monkeypatch.context() as patch:
         patch.setattr(module, "_result", result)
         ((_, found),) = ray_engine.run(work_oddly, [Odd("plain", tmp_path)])
-    assert found == Failure(f"was on {module.MACHINES} machines that went.")
+    assert found == Failure(f"was on {module.MACHINES} machines that disappeared.")
     assert len(lost) == module.MACHINES > TRIES
 
 
@@ -311,7 +311,7 @@ def test_a_task_that_workers_died_of_is_tried_alone_before_it_is_given_up(
     assert found == {number: number for number in range(1, 8)}
     assert list(found)[-1] == 1
     assert isinstance(failure, Failure)
-    assert f"ended {TRIES} workers" in failure.reason
+    assert f"killed {TRIES} workers" in failure.reason
     assert ("for lack of memory); give the machines more" in failure.reason) == (reason == "memory")
     begun = [p.stat().st_mtime_ns for p in tmp_path.glob("[2-7]-*")]
     assert len(begun) == 6
@@ -349,7 +349,7 @@ def test_what_no_task_would_escape_ends_the_run(ray_engine: Engine, tmp_path: Pa
 
 def test_a_task_that_hangs_is_ended(ray_engine: Engine, tmp_path: Path) -> None:
     ((_, found),) = ray_engine.run(work_oddly, [Odd("hangs", tmp_path)], TaskOptions(1.0, tries=1))
-    assert found == Failure("ended 1 worker, or took more than 1 s.")
+    assert found == Failure("killed 1 worker, or took more than 1 s.")
 
 
 def test_a_run_that_is_left_leaves_no_task_behind(ray_engine: Engine, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Commands between URLs: what they read is brought here, and what they make is sent."""
+"""Commands with URLs: inputs are fetched, and outputs are sent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BETWEEN = pytest.mark.parametrize(
 
 @pytest.fixture
 def another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes this the machine of another cache; calling it again comes to one more."""
+    """Pretends to be a machine with another cache; each call gives a new one."""
     numbers = iter(range(100))
     return lambda: monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache{next(numbers)}"))
 
@@ -201,9 +201,9 @@ def test_an_adapter_there_is_measured_and_has_its_figures_in_its_card(
 @pytest.mark.parametrize(
     ("command", "changes", "said"),
     [
-        ("prepare", {"input_dir": "xy://a/b", "output_dir": "xy://a/b/data"}, "lie in each other"),
-        ("prepare", {"input_dir": "xy://a/b/in", "output_dir": "xy://a/b"}, "lie in each other"),
-        ("train", {"output_dir": "xy://a/b"}, "a drive of all"),
+        ("prepare", {"input_dir": "xy://a/b", "output_dir": "xy://a/b/data"}, "overlaps with"),
+        ("prepare", {"input_dir": "xy://a/b/in", "output_dir": "xy://a/b"}, "overlaps with"),
+        ("train", {"output_dir": "xy://a/b"}, "a drive that they share"),
     ],
 )
 def test_places_that_can_not_be_together_are_refused(
@@ -274,7 +274,7 @@ def test_a_server_that_goes_midway_costs_only_the_upload(
     with Proxy(direct, ends_after_bytes=300_000) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         assert main(words) == 1
-    assert "the same command sends it" in capfd.readouterr().err
+    assert "run the same command to send it" in capfd.readouterr().err
     monkeypatch.setenv("AWS_ENDPOINT_URL", direct)
     left = download("s3://studio/midway", tmp_path / "left")
     assert "metadata.json" not in left
@@ -286,7 +286,7 @@ def test_a_server_that_goes_midway_costs_only_the_upload(
     assert all(here[name] == content for name, content in left.items())
     monkeypatch.setattr(preparing, "cut_file", None)
     assert main(words) == 0
-    assert "of a run that broke off" in capfd.readouterr().out
+    assert "left here by an interrupted run" in capfd.readouterr().out
     found = download("s3://studio/midway", tmp_path / "got")
     assert len(json.loads(found["metadata.json"])) == 4
     shutil.rmtree(tmp_path / "cache")

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extr
 
 @pytest.fixture(params=["a pool", pytest.param("ray", marks=pytest.mark.slow)])
 def players(request: pytest.FixtureRequest) -> Engine:
-    """Those that play for `generate` and `evaluate`."""
+    """Engines that play for `generate` and `evaluate`."""
     return request.getfixturevalue("ray_engine") if request.param == "ray" else Processes(1)
 
 
@@ -76,7 +76,7 @@ def test_clips_are_the_same_whoever_plays_them_and_what_is_there_is_kept(
 
 
 def break_off(folder: Path) -> None:
-    """What a break may leave, and a person does: two sounds are gone, and one is altered."""
+    """What an interruption or a person may leave: two sounds are gone, and one is altered."""
     for pattern in ("808_*", "*_02.*"):
         gone = list(folder.glob(pattern))
         assert {path.suffix for path in gone} == {".wav", ".json"}
@@ -105,7 +105,7 @@ class Fragile(Processes):
     def run(self, work: Work, tasks: Any, *given: Any, **more: Any) -> Iterator[tuple[int, Any]]:
         for index, task in enumerate(tasks):
             is_bad = any("poison" in order.settings.prompts for _, order in task.rows)
-            bad = Failure("crashed the reader.")
+            bad = Failure("crashed its reader.")
             yield index, bad if is_bad else work(task, lambda *_: None)
 
 

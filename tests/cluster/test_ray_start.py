@@ -1,4 +1,4 @@
-"""How Ray is chosen and started, and what is said where it does not start."""
+"""How Ray is chosen and started, and the messages if it doesn't start."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_pairs_of_settings_that_say_two_engines_are_refused() -> None:
 
 
 class NoRay:
-    """Ray on a machine that is too busy to start it, some times."""
+    """Ray on a machine that is too busy to start it at first."""
 
     def __init__(self, n_failures: int) -> None:
         self.n_failures, self.n_tried = n_failures, 0
@@ -68,4 +68,4 @@ def test_other_programs_on_the_machine_are_told(
     ray_engine._say_what_is_busy()
     said = capfd.readouterr().out
     assert said.count("\n") == (n_free is not None)
-    assert n_free is None or f"--num-cpus {n_free}," in said
+    assert n_free is None or f"--num-cpus {n_free} " in said

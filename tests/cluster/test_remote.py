@@ -1,4 +1,4 @@
-"""Datasets that a URL names: shards made there, and brought here to train from."""
+"""Datasets named by a URL: shards are made there, and fetched for training."""
 
 from __future__ import annotations
 

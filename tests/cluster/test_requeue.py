@@ -1,4 +1,4 @@
-"""The documented launchers, ended on the way: what starts again goes on from the checkpoint."""
+"""The documented launchers, killed midway: the restarted run resumes from the checkpoint."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def steps(output: Path) -> list[int]:
 
 
 def trained(output: Path) -> tuple[Any, bytes]:
-    """What a run came to: its rows without what no two share, and its adapter."""
+    """The outcome of a run: its rows without the figures that always differ, and its adapter."""
     rows = [
         {name: value for name, value in row.items() if name not in TIMED}
         for row in read_rows(output)
@@ -124,7 +124,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(
     tmp_path_factory: pytest.TempPathFactory, clips: Path, tiny_model_dir: Path
 ) -> tuple[Any, bytes]:
-    """What two processes come to that nobody ends."""
+    """The outcome of two processes that nobody kills."""
     folder = tmp_path_factory.mktemp("whole")
     settings = config(folder, clips, tiny_model_dir)
     words = ["--standalone", "--nproc_per_node", "2", "-m", "musicgen_lora.cli", "train"]

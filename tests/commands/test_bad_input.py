@@ -173,7 +173,7 @@ def test_a_model_folder_that_is_not_musicgen(tmp_path: Path, data: Path, capsys)
     torn.mkdir()
     (torn / "config.json").write_text("{torn")
     for folder, reason in [
-        (empty, "no config.json in it"),
+        (empty, "has no config.json"),
         (other, "its model_type is 't5', not 'musicgen' or"),
         (torn, "line 1: not valid JSON"),
     ]:
@@ -192,7 +192,7 @@ def test_pickled_weights_alone(tmp_path: Path, data: Path, capsys) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     said = refused(train_words(folder, data, tmp_path / "out"), capsys)
-    assert f"{folder}: no .safetensors file in it; pickled weights" in said
+    assert f"{folder}: has no .safetensors file; pickled weights" in said
 
 
 @pytest.mark.parametrize("damage", ["torn weights", "torn tokenizer", "lost tensor", "bad config"])

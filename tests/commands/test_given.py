@@ -159,7 +159,7 @@ def test_an_adapter_of_a_base_of_another_size_is_refused_before_the_libraries_lo
     assert main(words, load=no_load) == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert f"adapter: this adapter was trained on another base ({tiny_model_dir})" in line
-    assert "is 32 wide, and that of tiny-beats" in line
+    assert "is 32 wide, but that of tiny-beats" in line
     check_fits(adapter, str(tiny_model_dir))
     check_fits(adapter, "facebook/musicgen-small")
 

@@ -195,7 +195,7 @@ def test_training_shows_what_the_guide_says(printed: dict[str, list[str]]) -> No
         for shown in (r"loss \d", r"validation loss \d", r"rate \d", r"step \d+/\d+", "left"):
             assert re.search(shown, said), shown
         assert "12 clips to train on, 1 held out (1 source)" in said
-        assert "of --max_duration" not in said, "the examples are heard whole"
+        assert "as --max_duration says" not in said, "the examples are heard whole"
     assert "--fp16" in printed["train_lora.py"][0]
 
 

@@ -148,7 +148,7 @@ def test_its_figures_go_into_the_card_of_the_adapter_that_was_measured(
     other["adapter"]["fingerprint"] = "0" * 64
     (tmp_path / "report.json").write_text(json.dumps(other))
     moved = {"evaluation": tmp_path / "report.json", "output_dir": tmp_path / "other"}
-    with pytest.raises(UserError, match="is of another adapter"):
+    with pytest.raises(UserError, match="is for another adapter"):
         export_model(dataclasses.replace(settings, **moved))
     assert not (tmp_path / "other").exists()
 

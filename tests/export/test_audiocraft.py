@@ -255,7 +255,7 @@ def test_a_config_of_another_model_is_one_line(
     [
         (lambda s: s.pop("emb.2.weight"), r"emb\.2\.weight is missing"),
         (lambda s: s.update(more=torch.zeros(2)), "no counterpart of more"),
-        (lambda s: s.update({"emb.2.weight": torch.zeros(65, 31)}), "32 by the one and 65x31"),
+        (lambda s: s.update({"emb.2.weight": torch.zeros(65, 31)}), "32 in the former and 65x31"),
         (lambda s: s.update({"emb.2.weight": torch.zeros(1).expand(65, 32)}), "a view of another"),
         (lambda s: s.update({"emb.2.weight": torch.zeros(65, 32).to_sparse()}), "not a float"),
         (lambda s: s.update({"emb.2.weight": torch.zeros(65, 32).long()}), "not a float"),

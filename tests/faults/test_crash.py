@@ -282,7 +282,7 @@ def test_a_second_signal_leaves_at_once(grace_s: float, sleep_s: float, code: in
     assert run.stdout.split() == [str(int(signal.SIGINT))]
     said = run.stderr.splitlines()
     assert said[0].startswith("Stopping after this step")
-    assert [line[:14] for line in said[1:]] == (["Ended at once:"] if code else [])
+    assert [line[:16] for line in said[1:]] == (["Stopped at once:"] if code else [])
 
 
 def test_a_staging_folder_of_a_dead_process_is_swept(

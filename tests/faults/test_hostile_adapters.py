@@ -62,14 +62,14 @@ def test_a_rank_that_the_weights_do_not_have(model: Any, adapter: Path) -> None:
     change(adapter / "adapter_config.json", r=200_000)
     refused(model, adapter, "r = 200000")
     change(adapter / "adapter_config.json", r=30_000)
-    refused(model, adapter, "r = 30000: its weights are of rank 2 at most")
+    refused(model, adapter, "r = 30000: its weights have rank 2 at most")
     change(adapter / "adapter_config.json", r=2, rank_pattern={"fc1": 30_000})
-    refused(model, adapter, "r = 30000: its weights are of rank 2 at most")
+    refused(model, adapter, "r = 30000: its weights have rank 2 at most")
 
 
 def test_what_peft_would_import(model: Any, adapter: Path) -> None:
     change(adapter / "adapter_config.json", megatron_config={"a": 1}, megatron_core="megatron.x")
-    refused(model, adapter, "megatron_co.*: is not read here")
+    refused(model, adapter, "megatron_co.*: is not supported")
 
 
 def test_an_adapter_that_is_not_finite(model: Any, adapter: Path) -> None:
@@ -122,7 +122,7 @@ def test_an_expression_that_looks_ahead_stands_for_the_modules_with_weights(
 def test_a_document_too_large_for_what_it_is(adapter: Path) -> None:
     with open(adapter / FACTS_FILE, "wb") as file:
         file.truncate(180 << 20)
-    with pytest.raises(UserError, match="too large for what it is"):
+    with pytest.raises(UserError, match="too large for such a file"):
         read_adapter(adapter)
 
 

@@ -146,7 +146,7 @@ def check_mutants(tmp_path: Path, count: int, seed: int) -> None:
     assert "good.wav" not in dropped
     sources = {clip.fields["source"] for clip in load_dataset(out)}
     assert dropped.keys() | sources == {path.name for path in source.iterdir()}
-    assert not [name for name, reason in dropped.items() if "could not be worked on" in reason]
+    assert not [name for name, reason in dropped.items() if "could not be processed" in reason]
     assert len(dropped) > count // 4
     for clip in load_dataset(out):
         assert probe(clip.path).duration_s <= 30.1
@@ -324,7 +324,7 @@ def test_a_crash_or_a_hang_costs_one_task(monkeypatch: pytest.MonkeyPatch) -> No
     tasks = ["a", "crash", "b", "hang", "raise", "slow", "c"]
     results = dict(run_tasks(_work, tasks, 2, limit_s=3.5))
     assert [results[index] for index in (0, 2, 5, 6)] == ["A", "B", "SLOW", "C"]
-    assert results[1] == Failure("crashed the reader (exit code 7).")
+    assert results[1] == Failure("crashed its reader (exit code 7).")
     assert results[3] == Failure("took more than 3.5 s; given up.")
-    assert results[4] == Failure("could not be worked on (ZeroDivisionError: a bug).")
+    assert results[4] == Failure("could not be processed (ZeroDivisionError: a bug).")
     assert workers.LIMIT_S == 60.0

@@ -133,7 +133,7 @@ def test_a_checkpoint_of_another_format_is_refused(version: Any, stopped, tmp_pa
     other = tmp_path / "step-000002"
     other.mkdir()
     (other / "state.json").write_text(json.dumps(content | {"format_version": version}))
-    with pytest.raises(UserError, match="release; resume with that one, or begin anew") as raised:
+    with pytest.raises(UserError, match="resume with that release, or start over") as raised:
         read_state(other)
-    assert f"{other}: made by {'a newer' if version == 99 else 'an older'}" in str(raised.value)
+    assert f"{other}: written by {'a newer' if version == 99 else 'an older'}" in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -106,8 +106,7 @@ def test_a_message_without_values_is_said() -> None:
             "28 个文件保持完整，11 个片段按固定时间切分",
         ),
         (
-            "The loss is not finite at step 3 (clips: a.wav, b.wav); nothing was changed by this "
-            "step.",
+            "The loss is not finite at step 3 (clips: a.wav, b.wav); the step was not taken.",
             "第 3 步（片段：a.wav、b.wav）的损失变成了 NaN 或无穷大；这一步没有改动任何权重。",
         ),
         (
@@ -120,7 +119,7 @@ def test_a_message_without_values_is_said() -> None:
         ("2 files lose their bass in mono: it is out of phase between the channels.", ...),
         ("1 file loses its bass in mono: it is out of phase between the channels.", ...),
         # Behind the name of a file, whose letters stay.
-        ("loops/a: b (2).wav: is no regular file.", "loops/a: b (2).wav：不是普通文件。"),
+        ("loops/a: b (2).wav: is not a regular file.", "loops/a: b (2).wav：不是普通文件。"),
         ("a.wav (the same bytes as b.wav)", "a.wav（与 b.wav 完全相同）"),
         ("rank = -1: Input should be greater than 0.", "rank = -1：应当大于 0。"),
         ("a.wav, b.wav and 3 more, in the report", ...),
@@ -194,12 +193,17 @@ def test_english_is_left_alone() -> None:
         "; ".join(["3 clips"] * 4000),
         "(" * 5000 + ")" * 5000,
         "kick. Snare. " * 900,
-        "is no regular file. Report: " * 300,
+        "is not a regular file. Report: " * 300,
         " with the base, " * 900,
     ],
     ids=lambda name: name[:12],
 )
 def test_a_name_made_to_hold_up_passes(name: str) -> None:
+<<<<<<< HEAD
     """Each ends, since the work for one line is bounded."""
     for line in (name, f"{name}: is no regular file.", f"Note: 2 clips: {name}"):
+=======
+    """Each ends, as work for one line is bounded."""
+    for line in (name, f"{name}: is not a regular file.", f"Note: 2 clips: {name}"):
+>>>>>>> 33b3f7d (training, model, cluster, runtime, formats: plainer English in messages, docstrings and comments)
         assert translated(line)

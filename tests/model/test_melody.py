@@ -197,5 +197,5 @@ def test_a_tune_longer_than_the_model_reads_is_read_whole(tiny_melody_dir: Path)
 
 
 def test_a_model_without_extractor_settings_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no usable preprocessor_config"):
+    with pytest.raises(UserError, match="has no preprocessor_config"):
         Chroma(tmp_path, 11)

@@ -1,4 +1,4 @@
-"""Which precision a device is given, and what comes with it."""
+"""Which precision a device gets, and what comes with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows and macOS: what only some systems have is asked for in guarded places alone."""
+"""Windows and macOS: anything that only some systems have is used only in guarded places."""
 
 from __future__ import annotations
 
@@ -73,17 +73,17 @@ GUARDED = {
     "atomic.py": ("rename",),
     "webui/renames.py": ("rename",),
 }
-"""What may be asked for where."""
+"""What may be used where."""
 
 
 def docstrings(tree: ast.AST) -> set[ast.AST]:
-    """Texts that stand alone."""
+    """Texts that are statements of their own."""
     return {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
 
 
 def posix_uses(tree: ast.Module) -> dict[str, int]:
-    """What a module asks for that not all systems have, with the first line that does. An import at
-    a module's head counts as unguarded whatever it is."""
+    """What a module uses that not all systems have, with the first line that does. An import at the
+    top of a module counts as unguarded in any case."""
     found: dict[str, int] = {}
     prose = docstrings(tree)
     for node in ast.walk(tree):
@@ -158,8 +158,8 @@ def test_a_use_is_seen(source: str, said: str) -> None:
 
 
 def unencoded_texts(tree: ast.Module) -> list[tuple[int, str]]:
-    """Files that are read or written as text in whatever encoding the system has: on Windows that
-    is none of UTF-8."""
+    """Files that are read or written as text in the system's encoding, which on Windows isn't
+    UTF-8."""
     found = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
@@ -182,7 +182,7 @@ def unencoded_texts(tree: ast.Module) -> list[tuple[int, str]]:
 
 STARTERS = {"run", "Popen", "check_output"}
 TEXT_METHODS = {("read_text", 0), ("write_text", 1)}
-"""With how many arguments they say nothing of the encoding."""
+"""The number of arguments up to which they don't state the encoding."""
 
 
 def test_texts_have_an_encoding_whatever_the_system() -> None:

@@ -1,5 +1,4 @@
-"""How threads wait, and how many decode: bounded where the process is ours, as the user says
-otherwise."""
+"""How threads wait, and how many decode: bounded in our own processes, unless the user decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that work on strangers' files: what a fault costs, and what they leave alone."""
+"""Processes that work on untrusted files: what a fault costs, and what they leave alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_fault_of_the_disk_ends_the_run(task: str, error: type[Exception], sai
 
 def test_a_fault_of_a_file_costs_the_file() -> None:
     results = dict(run_tasks(_fail, ["odd", "a"], 1))
-    assert results == {0: Failure("could not be worked on (OSError: odd)."), 1: "A"}
+    assert results == {0: Failure("could not be processed (OSError: odd)."), 1: "A"}
 
 
 def _garbage_of(task: str, alive) -> tuple[bool, bool, bool]:
@@ -55,7 +55,7 @@ def _garbage_of(task: str, alive) -> tuple[bool, bool, bool]:
 
 
 def test_garbage_is_looked_for_in_what_a_worker_makes_alone() -> None:
-    """Not while its server loads the libraries, which takes a quarter of that time."""
+    """But not while its server loads the libraries, which takes a quarter of that time."""
     assert list(run_tasks(_garbage_of, ["a"], 1)) == [(0, (True, True, True))]
 
 

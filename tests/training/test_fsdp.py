@@ -160,7 +160,7 @@ def test_fsdp_is_refused_for_a_single_process(
     tmp_path: Path, data: Path, tiny_model_dir: Path
 ) -> None:
     settings = settings_of(tiny_model_dir, data, tmp_path / "out", fsdp=True)
-    with pytest.raises(UserError, match="this is one: torchrun"):
+    with pytest.raises(UserError, match="there is only one; start them with torchrun"):
         train_lora(settings)
     assert not (settings.output_dir / "run.json").exists()
 

@@ -67,7 +67,7 @@ def test_the_verdict_on_known_curves(base: float, losses: list[float], said: str
 def test_an_overfitted_run_is_told_which_step_was_best() -> None:
     sentence = verdict(4.0, [(10, 3.5), (20, 3.0), (30, 3.6)])
     assert "at step 20, and 3.6000 at the end" in sentence
-    assert "best_model is of step 20" in sentence
+    assert "best_model is from step 20" in sentence
 
 
 def sound(path: Path) -> np.ndarray:
@@ -130,7 +130,7 @@ def test_two_captions_are_played_where_no_prompts_are_given(
     train_lora(settings)
     said = capsys.readouterr().out
     assert said.count("2 captions, 0.2 s each") == 2
-    assert "--previews off leaves them out" in said
+    assert "--previews off turns them off" in said
     plain = replace(settings, previews="off", preview_duration=None, output_dir=tmp_path / "off")
     run = train_lora(plain)
     assert "Previews" not in capsys.readouterr().out
@@ -253,7 +253,7 @@ def test_early_stopping_keeps_the_best_and_says_so(
     assert (run["best"]["step"], run["best"]["loss"]) == (2, 3.0)
     said = capsys.readouterr().out
     assert "Stopped early after step 4" in said
-    assert "no better than that of step 2" in " ".join(said.split())
+    assert "no better than the one at step 2" in " ".join(said.split())
     kept = sorted(path.name for path in (output_dir / "checkpoints").iterdir())
     assert kept == ["step-000002", "step-000004"]
     best, second, last = (

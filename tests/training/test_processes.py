@@ -193,7 +193,7 @@ def test_memory_that_runs_out_in_one_process_halves_the_batch_of_all(
     train_lora(one)
     log = tmp_path / "log"
     assert train_together(two, log, exhaust_second_process) == [0, 0], log.read_text()
-    assert "batches of 1 from here on; a step still has 5 clips" in log.read_text()
+    assert "batches of 1 from now on; each step still has 5 clips" in log.read_text()
     assert_same_training(one.output_dir, two.output_dir)
 
 

@@ -210,8 +210,8 @@ def test_an_unfinished_run_says_why_it_is_not_gone_on_with_and_how_it_can_be(
     why = "settings: --lora_rank 3 (was 12), --seed 5 (was 0)"
     if change == "captions":
         why = "clips, captions or splits"
-    assert f"The unfinished run in this folder had other {why}." in said
-    assert "Its own settings and data go on with it: --output_dir" in said
+    assert f"The unfinished run in this folder had different {why}." in said
+    assert "To resume it, use its settings and data with --output_dir" in said
     write_metadata(data, entries)
     train_lora(settings(aside))
     assert "Resuming after step 2" in capsys.readouterr().out

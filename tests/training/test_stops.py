@@ -169,7 +169,7 @@ def test_memory_that_runs_out_at_8_and_4_ends_at_2_with_every_clip_once(
     assert stepped == [list(range(15, 51, 5))] * 3
     said = capsys.readouterr().out
     for batch_size in (4, 2):
-        assert f"Out of memory: batches of {batch_size} from here on" in said
+        assert f"Out of memory: batches of {batch_size} from now on" in said
     # The steps are those of a run that had batches of 2 from the start.
     rows = [
         [(row["loss"], row["grad_norm"]) for row in read_rows(tmp_path / name, "train")]

@@ -266,7 +266,7 @@ def test_frozen_modules_stay_as_they_are_and_the_rest_learns(
 @pytest.mark.parametrize(
     ("trainable", "pattern", "message"),
     [
-        ("full", "text_encoder", "matches none of the parameters that are trained, such as"),
+        ("full", "text_encoder", "matches none of the trained parameters, such as"),
         ("full", ".", "matches all parameters"),
     ],
 )

@@ -1,8 +1,8 @@
-"""A batch of things that costs its workers their lives is worked on one by one: what kills them
-costs itself, and no other.
+"""Batches of items; a batch that kills its workers is retried item by item, so that a fatal item
+costs only itself.
 
-What they give is joined. So a batch comes to the same whether its workers died by chance, for lack
-of memory, or of something in it, which is then all that is missing.
+The items' results are joined. So a batch gives the same result whether its workers died by chance,
+for lack of memory, or because of one item, which is then all that is missing.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from musicgen_lora.runtime.workers import Failure, Work
 
 Row = TypeVar("Row")
 LIMIT_S = 600.0
-"""For one clip of the longest kind, on a busy machine."""
+"""Enough for one of the longest clips on a busy machine."""
 ON_GPU = TaskOptions(LIMIT_S, on_gpu=True)
 
 
 @dataclass(frozen=True)
 class BatchWork(Generic[Row]):
-    """What is done with rows.
+    """The work done on rows.
 
     Args:
-        work: a model's, on a task; gives its result.
+        work: a model's work on a task; returns its result.
+        task_of: makes the task of some rows.
     """
 
     work: Work
@@ -34,12 +35,12 @@ class BatchWork(Generic[Row]):
 
 @dataclass(frozen=True)
 class Outcome(Generic[Row]):
-    """What came of a batch.
+    """The outcome of a batch.
 
     Args:
-        rows: of the batch, in its order, without those at fault.
-        found: of these; None where there are none.
-        faults: rows that cost their workers their lives even alone.
+        rows: the batch's rows in their order, without those at fault.
+        found: the result for these; None if there are none.
+        faults: rows that killed their workers even alone.
     """
 
     rows: list[Row]
@@ -49,7 +50,7 @@ class Outcome(Generic[Row]):
 
 @dataclass(frozen=True)
 class _Tasks(Sequence[Any]):
-    """The tasks of batches, each made when it is handed out."""
+    """The tasks of batches, each built when it is handed out."""
 
     batches: Sequence[Any]
     task_of: Callable[[Any], Any]
@@ -68,15 +69,15 @@ def run_batches(
     alone: BatchWork[Row],
     join: Callable[[list[Any]], Any],
 ) -> Iterator[Outcome[Row]]:
-    """Works on batches, and one by one on the rows of those that cost their workers their lives.
+    """Works on batches, and row by row on those that killed their workers.
 
     Args:
-        whole: what is done with a batch.
-        alone: what is done with one of its rows.
-        join: makes of what rows have given, in their order, what the batch would have.
+        whole: the work on a batch.
+        alone: the work on a single row.
+        join: combines the results of rows, in their order, into that of the batch.
 
     Yields:
-        What came of each batch, as they end.
+        The outcome of each batch, as they end.
     """
     again: list[list[Row]] = []
     for index, found in engine.run(whole.work, _Tasks(batches, whole.task_of), ON_GPU):

@@ -1,13 +1,13 @@
-"""A copy here of a folder or file that a URL names, for commands that read and write folders.
+"""A local copy of a folder or file that a URL names, for commands that read and write folders.
 
-It is brought here before the command and sent back while it works and when it ends. What was sent
-or brought is noted beside the copy, with the sizes and times of both sides: so a run that broke off
-on its way goes on from what it made, here or on another machine, and nothing is moved twice. Files
-that name others (`metadata.json`, a manifest, a clip's JSON) are sent after those, so that at no
-moment a half-sent file is listed by a whole one.
+It is fetched before the command starts and sent back while it works and when it ends. Every file
+sent or fetched is noted beside the copy, with its sizes and times on both sides: so an interrupted
+run resumes from what it made, here or on another machine, and nothing is transferred twice. Files
+that list others (`metadata.json`, a manifest, a clip's JSON) are sent after those, so that no
+complete file ever lists one that is only half sent.
 
-Copies are a cache, bounded by `MUSICGEN_LORA_CACHE_GB`: those that were used longest ago give way,
-but for what hasn't been sent.
+Copies are a cache, bounded by `MUSICGEN_LORA_CACHE_GB`: the least recently used are removed first,
+except for what hasn't been sent.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from musicgen_lora.urls import Copied, copied
 COPIES = "copies"
 NOTES_FILE, LOCK_FILE, USERS, FILES = "notes.jsonl", "lock", "users", "files"
 AT_ONCE = 8
-"""Files that are moved at the same time: a store answers slowly, and many at once."""
+"""Files that are transferred at once: a store has a long latency, but handles many requests."""
 WAIT_S = 60.0
 CACHE_GB = "MUSICGEN_LORA_CACHE_GB"
 DEFAULT_CACHE_GB = 100.0
 SPARE_BYTES = 1 << 30
-"""What stays free on the disk."""
+"""Space that stays free on the disk."""
 _ASIDE = re.compile(r"\.[0-9a-f]{8}\.part$")
-"""What `Remote.put` leaves where it was killed."""
+"""The partial files that a killed `Remote.put` leaves."""
 
 
 class Copy:
-    """A folder or file here, in place of what a URL names.
+    """A local folder or file that stands for what a URL names.
 
     Args:
-        is_written: what is made here goes there.
-        without: folders there that are neither brought nor touched.
+        is_written: whether new files here are sent there.
+        without: folders there that are neither fetched nor touched.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Copy:
         self._only = name if is_file else None
         self._is_written, self._must_exist, self._console = is_written, must_exist, console
         self._home = (cache_root() / COPIES).resolve() / url_hash(self.url)
-        # Models, sounds and adapters are told by their folders' names.
+        # Models, sounds and adapters are identified by their folders' names.
         self.path = self._home / FILES / (name if is_file else re.sub(r"[^\w.-]", "_", name))
         self._root = self.path.parent if is_file else self.path
         self._without = set(without)
@@ -84,11 +84,11 @@ class Copy:
 
     @contextmanager
     def held(self) -> Iterator[Path]:
-        """Brings it here, and keeps others of this machine from clearing it away, or, where it is
+        """Fetches it, and keeps other processes of this machine from clearing it away or, if it is
         written, from using it.
 
         Raises:
-            UserError: it can't be read or written there, has no place here, or is in use.
+            UserError: it can't be read or written there, doesn't fit here, or is in use.
         """
         (self._home / USERS).mkdir(parents=True, exist_ok=True)
         proof = self._home / USERS / f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -101,8 +101,8 @@ class Copy:
                 lock.acquire(timeout=0.0 if self._is_written else WAIT_S)
             except Timeout as error:
                 raise UserError(
-                    f"{self.url}: in use by another run on this machine; wait for it, or give "
-                    "another place."
+                    f"{self.url}: in use by another run on this machine; wait for it, or pass "
+                    "another URL."
                 ) from error
             stack.callback(lock.release)
             self._bring()
@@ -112,7 +112,7 @@ class Copy:
             yield self.path
 
     def begin(self) -> None:
-        """Writes there that a run is at work.
+        """Marks it there as unfinished.
 
         Raises:
             RunError: it can't be written.
@@ -121,7 +121,7 @@ class Copy:
         write_mark(self._remote, UNFINISHED)
 
     def end(self, *, finished: bool) -> None:
-        """Writes there how far the run came; one that has sent nothing leaves what was said.
+        """Marks there whether the run finished; one that has sent nothing restores the old mark.
 
         Raises:
             RunError: it can't be written.
@@ -132,11 +132,11 @@ class Copy:
             write_mark(self._remote, self._status)
 
     def send(self, *, shown: bool) -> int:
-        """Sends what is new here, and removes there what this run or an earlier one had there and
-        is no longer here. Returns how many files were sent.
+        """Sends new files, and removes there what this run or an earlier one had sent or fetched
+        and is gone here. Returns how many files were sent.
 
         Raises:
-            RunError: it can't be written there; what is here is sent by the next run.
+            RunError: it can't be written there; the next run sends the rest.
         """
         with self._moving, tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
             new = self._changed(self._here())
@@ -145,7 +145,7 @@ class Copy:
             states = {name: _state(self._root / name) for name in lists}
             for name, path in aside.items():
                 shutil.copyfile(self._root / name, path)
-            # Whatever they list has been here before they were copied.
+            # Every file that they list existed before they were copied.
             here = self._here()
             others = [name for name in self._changed(here) if not _rank(name)]
             self._moved(
@@ -153,7 +153,7 @@ class Copy:
                 others,
                 lambda name: self._put(name, self._root / name, here[name]),
             )
-            # In a thread too: Ctrl-C would end an upload midway.
+            # In a thread too, since Ctrl-C would interrupt an upload midway.
             with ThreadPoolExecutor(1) as pool:
                 for name in lists:
                     pool.submit(self._put, name, aside[name], states[name]).result()
@@ -166,7 +166,7 @@ class Copy:
 
     def _put(self, name: str, path: Path, state: FileState) -> None:
         if not path.exists():
-            # Gone since: a checkpoint that a newer one has replaced.
+            # Gone by now, such as a checkpoint that a newer one has replaced.
             return
         self._has_sent = True
         self._remote.put(path, name)
@@ -177,18 +177,16 @@ class Copy:
     def _remove(self, name: str) -> None:
         self._has_sent = True
         there = self._remote.state(name)
-        # Somebody else's by now stays.
+        # A file that somebody else has replaced since stays.
         if there == self._notes[name][1]:
             self._remote.delete(name)
         self._note(name, None, None)
 
     def _bring(self) -> None:
-        """Makes the copy what is there, but for what is newer here and hasn't been sent."""
+        """Updates the copy to what is there, except for newer files here that haven't been sent."""
         there = self._there()
         if not there and self._must_exist:
-            raise UserError(
-                f"{self.url}: nothing is there; look whether the bucket and the path are right."
-            )
+            raise UserError(f"{self.url}: nothing is there; check the bucket and the path.")
         self._notes = _read_notes(self._home / NOTES_FILE)
         here = self._here()
         for name in [n for n in self._notes if n not in there and n in here]:
@@ -200,8 +198,8 @@ class Copy:
         edited = [n for n in lacking if n in here and n in self._notes]
         for name in [n for n in edited if self._notes[n][0] != here[n]]:
             self._console.print(
-                f"{self.url}/{name}: was changed there and, by a run that broke off, here: what is "
-                "there counts.",
+                f"{self.url}/{name}: was changed there and, by an interrupted run, here; the file "
+                "there is used.",
                 style="yellow",
             )
         self._make_room(sum(there[name].size_bytes for name in lacking))
@@ -214,8 +212,7 @@ class Copy:
         unsent = len(self._changed(self._here()))
         if unsent and self._is_written:
             self._console.print(
-                f"{self.url}: {count(unsent, 'file')} of a run that broke off, which are here, "
-                "are sent."
+                f"{self.url}: {count(unsent, 'file')} left here by an interrupted run will be sent."
             )
 
     def _fetch(self, name: str, there: FileState) -> None:
@@ -238,8 +235,8 @@ class Copy:
         return name.partition("/")[0] not in self._without
 
     def _moved(self, what: str, names: Sequence[str], move: Callable[[str], None]) -> None:
-        """Moves files, several at once; the first that fails ends it. How far it is, is told under
-        the name that is given, if any."""
+        """Transfers files, several at once; the first failure ends it. Progress is shown under the
+        name `what`, if any."""
         if not names:
             return
         shown = progress(self._console, what, len(names)) if what else nullcontext(lambda *_: None)
@@ -252,7 +249,7 @@ class Copy:
                 raise
 
     def _note(self, name: str, here: FileState | None, there: FileState | None) -> None:
-        """Notes what both sides are, or that neither is."""
+        """Notes the state of a file on both sides, or that it is gone from both."""
         both = None if here is None or there is None else (here, there)
         row = json.dumps((name, *(both or (None, None))))
         with self._noting, open(self._home / NOTES_FILE, "a", encoding="utf-8") as file:
@@ -269,7 +266,7 @@ class Copy:
         )
 
     def _make_room(self, n_bytes: int) -> None:
-        """Clears copies away until there is room for what is fetched.
+        """Removes copies until there is room for what is to be fetched.
 
         Raises:
             UserError: there isn't enough.
@@ -289,19 +286,19 @@ class Copy:
         free = shutil.disk_usage(self._home).free - SPARE_BYTES
         if own > bound:
             raise UserError(
-                f"{self.url}: {own / 1e9:.1f} GB are to be copied here, and {CACHE_GB} allows "
-                f"{bound / 1e9:g} GB; raise it, or give a part."
+                f"{self.url}: needs {own / 1e9:.1f} GB here, and {CACHE_GB} allows "
+                f"{bound / 1e9:g} GB; raise it, or use a part of the folder."
             )
         if n_bytes > free:
             raise UserError(
-                f"{self.url}: {n_bytes / 1e9:.1f} GB are to be copied here, and the disk of "
+                f"{self.url}: needs {n_bytes / 1e9:.1f} GB here, and the disk of "
                 f"{self._home.parent} has {max(0, free) / 1e9:.1f} GB to spare; set XDG_CACHE_HOME "
-                "to a larger one, or give a part."
+                "to a folder on a larger disk, or use a part of the folder."
             )
 
 
 def _rank(name: str) -> int:
-    """When a file is sent: sounds and weights first, then those that name others."""
+    """The order in which files are sent: sounds and weights first, then files that list others."""
     path = PurePosixPath(name)
     if path.name.endswith(".ledger.json"):
         return 3
@@ -311,13 +308,13 @@ def _rank(name: str) -> int:
 
 
 def _is_data(name: str) -> bool:
-    """Whether a file is neither a lock nor half written."""
+    """Whether a file is neither hidden, such as a lock, nor partial."""
     hidden = any(part.startswith(".") for part in PurePosixPath(name).parts)
     return not hidden and not _ASIDE.search(name)
 
 
 def _data_below(root: Path) -> dict[str, FileState]:
-    """Whole files below a folder that others may be writing to."""
+    """Complete files below a folder that others may be writing to."""
     found = {}
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -336,7 +333,7 @@ def _state(path: Path) -> FileState:
 
 
 def _read_notes(path: Path) -> dict[str, tuple[FileState, FileState]]:
-    """What was noted last of each file; a line that a kill has cut off says nothing."""
+    """The last note on each file; a line cut off by a kill is ignored."""
     notes: dict[str, tuple[FileState, FileState]] = {}
     if not path.is_file():
         return notes
@@ -357,7 +354,7 @@ def _bound_bytes() -> float:
     try:
         return (float(given) if given else DEFAULT_CACHE_GB) * 1e9
     except ValueError as error:
-        raise UserError(f"{CACHE_GB}={given}: give a number of gigabytes.") from error
+        raise UserError(f"{CACHE_GB}={given}: must be a number of gigabytes.") from error
 
 
 def _used_at(notes: Path) -> float:
@@ -365,7 +362,7 @@ def _used_at(notes: Path) -> float:
 
 
 def _cleared(home: Path) -> bool:
-    """Clears a copy away unless somebody uses it, or something of it hasn't been sent."""
+    """Removes a copy unless it is in use, or holds something that hasn't been sent."""
     lock = FileLock(home / LOCK_FILE)
     try:
         with lock.acquire(timeout=0):

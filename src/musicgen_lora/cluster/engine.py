@@ -1,9 +1,9 @@
-"""Who works on tasks that know nothing of each other: this process, a few of this machine's, or
-those of a Ray cluster. Whoever has such tasks is given an `Engine` and doesn't ask which it is.
+"""Engines that run independent tasks: this process, a few processes of this machine, or a Ray
+cluster. Code with such tasks is given an `Engine` and doesn't ask which one.
 
-A task is small (paths, words, numbers), its work is a module's function, and what it makes is a
-file that is named by its content and renamed into place when it is whole. So a task may be worked
-on twice, by whomever, and what a broken run leaves is what the next one need not make.
+A task is small (paths, words, numbers), its work is a module-level function, and its output is a
+file named by its content and renamed into place once it is whole. So a task may safely run twice,
+anywhere, and the next run need not repeat what an interrupted one finished.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from musicgen_lora.extras import require_extra
 from musicgen_lora.runtime.workers import LIMIT_S, OnShare, Work, run_tasks
 
 TRIES = 6
-"""A task whose worker has died as often is given up: it may be what kills them."""
+"""A task whose worker has died this often is given up: it may be what kills them."""
 
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What each task of a run is given.
+    """Options for every task of a run.
 
     Args:
-        limit_s: seconds without a sign of life after which it is ended.
-        on_gpu: its work is a model's, which is given a GPU where there are some.
-        tries: workers that it may cost until it is given up, where they can die of what is no
-            fault of theirs.
-        on_share: told how far tasks of this machine's processes are, by those that say so.
+        limit_s: seconds without a sign of life after which a task is killed.
+        on_gpu: whether its work is a model's, which gets a GPU if there is one.
+        tries: workers that a task may cost before it is given up, on engines whose workers can die
+            through no fault of the task.
+        on_share: told how far along tasks are, on this machine's processes, by those that report
+            it.
     """
 
     limit_s: float = LIMIT_S
@@ -45,7 +46,7 @@ DEFAULT_OPTIONS = TaskOptions()
 
 
 class Engine(Protocol):
-    """Works on tasks."""
+    """Runs tasks."""
 
     def run(
         self, work: Work, tasks: Sequence[Any], options: TaskOptions = DEFAULT_OPTIONS
@@ -53,22 +54,22 @@ class Engine(Protocol):
         """Yields (index of the task, result or `Failure`) as they end.
 
         Args:
-            work: a module's function of (task, sign of life).
+            work: a module-level function of (task, sign of life).
             tasks: picklable.
 
         Raises:
-            RunError, OSError: what the next task would meet too, such as a full disk.
+            RunError, OSError: a fault that the next task would meet too, such as a full disk.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes of this machine, which tell how they died: a task is tried once, whatever its
-    options allow, and asks nobody for a GPU.
+    """Processes of this machine, whose cause of death is known: a task is tried only once, whatever
+    its options allow, and no GPU is assigned to it.
 
     Args:
-        n_workers: how many; 0 works in this one.
+        n_workers: how many processes; 0 runs tasks in this one.
     """
 
     n_workers: int
@@ -85,7 +86,7 @@ def open_engine(ray: str | None, n_workers: int = 0) -> Iterator[Engine]:
     """The engine that settings ask for.
 
     Args:
-        ray: address of a Ray cluster, `local` or `auto`; None for this machine's processes.
+        ray: the address of a Ray cluster, `local` or `auto`; None for this machine's processes.
 
     Raises:
         UserError: Ray is not installed, or there is no cluster at that address.
@@ -108,8 +109,8 @@ def run_shown(
     tasks: Sequence[Any],
     limit_s: float = LIMIT_S,
 ) -> Iterator[tuple[int, Any]]:
-    """`Engine.run`, with how many tasks are done ("files cut") on the console, and how much of
-    those that take long."""
+    """`Engine.run`, showing on the console how many tasks are done ("files cut"), with partial
+    progress of long ones."""
     n_done, shares = 0, dict[int, float]()
     with progress(console, told, len(tasks)) as on_task:
 

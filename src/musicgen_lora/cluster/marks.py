@@ -1,5 +1,5 @@
-"""Whether what a command writes into a store is whole: a store has no rename of a folder that would
-say so."""
+"""A marker that says whether a command's output in an object store is complete: a store can't
+rename a whole folder into place."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from musicgen_lora.cluster.storage import Remote
 from musicgen_lora.formats.documents import read_json
 
 MARKER = ".musicgen-lora.json"
-"""Says whether the command that writes there has ended and all of its files are there."""
+"""Says whether the command that writes there has finished, so that all of its files are there."""
 UNFINISHED, FINISHED = "unfinished", "finished"
 
 
 def write_mark(remote: Remote, status: str | None) -> None:
-    """Writes there how far a run is; None takes back what was written.
+    """Writes a run's status there; None removes it.
 
     Raises:
         RunError: it can't be written.
@@ -34,7 +34,7 @@ def write_mark(remote: Remote, status: str | None) -> None:
 
 
 def status_of(remote: Remote) -> str | None:
-    """How far the last run was; None where none has said so.
+    """The status of the last run; None if there is none.
 
     Raises:
         UserError: it can't be read.
@@ -48,9 +48,10 @@ def status_of(remote: Remote) -> str | None:
 
 
 def say_unfinished(remote: Remote, states: Collection[str], console: Console) -> None:
-    """Says so where what is there isn't whole."""
+    """Warns if the files there are incomplete."""
     if MARKER in states and status_of(remote) == UNFINISHED:
         console.print(
-            f"{remote.url}: the run that writes it is at work or broke off; files may be missing.",
+            f"{remote.url}: the run that writes here is still going or was interrupted; files may "
+            "be missing.",
             style="yellow",
         )

@@ -1,9 +1,9 @@
-"""The door between commands, which read and write folders here, and what URLs name.
+"""Lets commands, which read and write local folders, be given URLs.
 
-`PLACES` says which settings of a command may be URLs and what each is to it. Inside `at_hand` each
-of them is a folder or file here (`copies`); a command and its modules never ask. Whatever is told
-and recorded meanwhile calls the copies by their URLs. `data_dir` isn't among them: its audio is
-read where it is encoded, and never copied whole (`dataset/remote.py`).
+`PLACES` says which settings of a command may be URLs and how it uses each. Inside `at_hand` each of
+them is a local folder or file (`copies`); a command and its modules never ask. Messages and records
+meanwhile name the copies by their URLs. `data_dir` isn't among them: its audio is read where it is
+encoded, and never copied whole (`dataset/remote.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from musicgen_lora.plural import count
 from musicgen_lora.urls import as_list, url_of, with_urls
 
 SEND_EVERY_S = 30.0
-"""What a machine that dies takes with it is what it made in this time, and what was on its way."""
+"""A machine that dies loses what it made in this time, and what was being sent."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,7 +35,7 @@ S = TypeVar("S")
 
 
 class Use(enum.Enum):
-    """What a place is to a command: read, or written to; of an adapter, its card alone."""
+    """How a command uses a place: it reads it, or writes to it; of an adapter, only its card."""
 
     FOLDER = enum.auto()
     FILE = enum.auto()
@@ -56,15 +56,15 @@ PLACES: dict[str, dict[str, Use]] = {
     "export": {"lora_model_path": Use.FOLDER, "output_dir": Use.OUTPUT},
     "import": {"input_dir": Use.FOLDER, "output_dir": Use.OUTPUT},
 }
-"""By command and setting; whatever is not here can't be a URL, and is refused as one."""
+"""By command and setting; for any other setting, a URL is refused."""
 NOT_BROUGHT = {"prepare": ("tokens",)}
-"""Folders of an output that its command doesn't read."""
+"""Folders of an output that its command doesn't read, so that they aren't fetched."""
 
 
 def at_any_place(
     command: str,
 ) -> Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], R]]:
-    """Has a command's function be given folders and files here, see `at_hand`."""
+    """Decorates a command's function to be given local folders and files, see `at_hand`."""
 
     def around(function: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
         @functools.wraps(function)
@@ -79,12 +79,12 @@ def at_any_place(
 
 @contextmanager
 def at_hand(command: str, settings: S) -> Iterator[S]:
-    """Settings in which no place of the command is a URL any more: what is read is brought here
-    first, what is made is sent every half a minute and when the command ends, however it ends.
+    """Yields settings in which no place of the command is a URL any more: inputs are fetched first,
+    outputs are sent every half minute and when the command ends, however it ends.
 
     Raises:
-        UserError: a place can't be read or written, or two of them lie in each other.
-        RunError: what was made can't be sent; it is here, and the next run sends it.
+        UserError: a place can't be read or written, or one of them is inside another.
+        RunError: an output can't be sent; it stays here, and the next run sends it.
     """
     values: Any = settings
     urls: dict[str, dict[Path, str]] = {}
@@ -121,13 +121,13 @@ def at_hand(command: str, settings: S) -> Iterator[S]:
 
 
 def _is_first() -> bool:
-    """Of several processes of a training, the first one alone reads and writes there."""
+    """Whether this process transfers files: of a training's several, only the first does."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _check_apart(command: str, urls: Mapping[str, Mapping[Path, str]]) -> None:
-    """Raises a UserError where an output and what is read lie in each other, or where machines
-    that train together would each have a copy of their own."""
+    """Raises a UserError if an output and an input are one inside the other, or if machines that
+    train together would each have their own copy."""
     uses = PLACES[command]
     outputs = [url for name in urls if uses[name] is Use.OUTPUT for url in urls[name].values()]
     others = [url for name in urls if uses[name] is not Use.OUTPUT for url in urls[name].values()]
@@ -135,20 +135,19 @@ def _check_apart(command: str, urls: Mapping[str, Mapping[Path, str]]) -> None:
         for other in others:
             if f"{output}/".startswith(f"{other}/") or f"{other}/".startswith(f"{output}/"):
                 raise UserError(
-                    f"{output}: and {other}, which is read, lie in each other; give an output of "
-                    "its own."
+                    f"{output}: overlaps with {other}, which is read; use a separate output folder."
                 )
     world, local = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if outputs and world != local and "LOCAL_WORLD_SIZE" in os.environ:
         raise UserError(
-            f"{outputs[0]}: machines that train together need an output folder that all of them "
-            "have; give one on a drive of all."
+            f"{outputs[0]}: machines that train together need one output folder; use a folder on a "
+            "drive that they share."
         )
 
 
 @contextmanager
 def _called_by_url() -> Iterator[None]:
-    """Errors call copies by their URLs, too."""
+    """Errors name copies by their URLs, too."""
     try:
         yield
     except UserError as error:
@@ -157,7 +156,7 @@ def _called_by_url() -> Iterator[None]:
 
 
 def _enter(stack: ExitStack, sender: _Sender, use: Use, url: str, without: tuple[str, ...]) -> Path:
-    """Brings a place here."""
+    """Fetches a place."""
     is_output = use is Use.OUTPUT
     copy = Copy(
         url,
@@ -177,7 +176,7 @@ def _enter(stack: ExitStack, sender: _Sender, use: Use, url: str, without: tuple
 
 
 class _Sender:
-    """Sends what outputs have that is new, in a thread of its own."""
+    """Sends new files of the outputs, in a thread of its own."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -191,8 +190,8 @@ class _Sender:
 
     @contextmanager
     def sending(self, copy: Copy, is_output: bool) -> Iterator[None]:
-        """Sends what is made meanwhile, the last of it at the end. That there is a right to write
-        is seen before hours of work."""
+        """A context in which new files are sent, the last of them at its end. Missing write
+        permission shows at its start, before hours of work."""
         if is_output:
             try:
                 copy.begin()
@@ -211,10 +210,10 @@ class _Sender:
             if is_output:
                 copy.end(finished=self.finished)
         except (UserError, OSError) as error:
-            said = f"{error} What was made stays on this machine, and the same command sends it."
+            said = f"{error} The output stays on this machine; run the same command to send it."
             if is_output and self.finished:
                 raise RunError(said) from error
-            # Another error is on its way, or it is a card.
+            # Another error is being raised, or it is only a card.
             self.console.print(said, style="yellow")
             return
         if n_files:
@@ -229,10 +228,10 @@ class _Sender:
                 except (UserError, OSError) as error:
                     if copy.url not in said:
                         said.add(copy.url)
-                        self.console.print(f"{error} It is tried again.", style="yellow")
+                        self.console.print(f"{error} Will try again.", style="yellow")
 
     def stop(self) -> None:
-        """Sends no more."""
+        """Stops the thread."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()

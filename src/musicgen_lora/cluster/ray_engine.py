@@ -1,14 +1,15 @@
 """Tasks on the machines of a Ray cluster.
 
-Plain Ray tasks, a few more in flight than there are places to work at: the driver keeps no more
-than those, however many are planned, and an autoscaler sees that there is work. A worker or a
-machine that dies costs what it was working on, which is handed out again. A task that three workers
-have died of waits until all others are done: so whatever ended them may have passed, and it has
-the memory of its machine alone. Machines that go, as hired ones do, are no fault of their tasks.
+Plain Ray tasks, a few more in flight than there are slots: the driver holds no more than those,
+however many are planned, and an autoscaler sees that there is work. A worker or machine that dies
+loses only its current task, which is handed out again. A task that has cost three workers waits
+until all others are done: whatever killed them may have passed by then, and the task has its
+machine's memory to itself. Machines that leave, as spot instances do, don't count against their
+tasks.
 
-Ray's ports let in whoever reaches them, and they listen on all of a machine's addresses. So a
-cluster that is started here asks for a token, made for this run alone. Nothing is reported to
-Ray's makers, and no dashboard is started.
+Ray's ports admit anyone who reaches them, and they listen on all of a machine's addresses. So a
+cluster started here requires a token, made for this run alone. No usage data is sent to Ray's
+makers, and no dashboard is started.
 """
 
 from __future__ import annotations
@@ -42,33 +43,32 @@ from musicgen_lora.runtime.workers import START_S, Failure, Work, outcome_of
 from musicgen_lora.urls import copies
 
 TRIES_AMONG_OTHERS = 3
-"""A task whose worker has died as often is tried again when all others are done, by itself."""
+"""A task whose worker has died this often is tried again when all others are done, by itself."""
 MACHINES = 20
-"""A task that has been on as many machines that went is given up as well: it may be what ends them.
-"""
+"""A task that has lost this many machines is given up as well: it may be what kills them."""
 QUEUED = 2
-"""Tasks in flight for each place to work at, so that none waits for the driver."""
+"""Tasks in flight for each slot, so that none waits for the driver."""
 WAIT_S = 5.0
 STARTS = 2
-"""A machine that was too busy to start Ray in time mostly starts it the second time, when its files
-are in memory."""
+"""Attempts to start Ray: a machine too busy to start it in time usually succeeds the second time,
+when its files are in memory."""
 NO_NODE_S = 600.0
-"""So long a cluster may be without a place to work at: an autoscaler begins with none."""
+"""How long a cluster may have no slot: an autoscaler begins with none."""
 OBJECT_STORE_BYTES = 200 << 20
 """Results are paths, names and codes; Ray would take a third of the memory."""
 LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
-    # It would say that it leaves tasks without a GPU their environment.
+    # Suppresses a warning that tasks without a GPU keep their environment.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Its workers would wait behind all else on a busy machine, as those of --num_workers don't.
+    # On a busy machine, its workers would otherwise starve, as those of --num_workers don't.
     "RAY_worker_niceness": "0",
 }
-"""Settings of a cluster that is started here; read when Ray is imported."""
+"""Settings of a cluster started here; Ray reads them when it is imported."""
 
 
 class _Died(enum.Enum):
-    """What a task lost."""
+    """What died while working on a task."""
 
     WORKER = "worker"
     MEMORY = "memory"
@@ -83,35 +83,36 @@ class _Running:
 
     @property
     def n_workers(self) -> int:
-        """That it cost."""
+        """Workers that the task has cost."""
         return self.deaths[_Died.WORKER] + self.deaths[_Died.MEMORY]
 
     def given_up(self, options: TaskOptions) -> Failure | None:
-        """Why it is; None where it may be tried again."""
+        """Why it is given up; None if it may be tried again."""
         n_memory = self.deaths[_Died.MEMORY]
         if self.n_workers >= options.tries and n_memory:
             return Failure(
-                f"ended {count(self.n_workers, 'worker')} ({n_memory} for lack of memory); give "
-                "the machines more of it, or fewer CPUs (ray start --num-cpus)."
+                f"killed {count(self.n_workers, 'worker')} ({n_memory} for lack of memory); give "
+                "the machines more memory, or fewer CPUs (ray start --num-cpus)."
             )
         if self.n_workers >= options.tries:
             return Failure(
-                f"ended {count(self.n_workers, 'worker')}, or took more than {options.limit_s:g} s."
+                f"killed {count(self.n_workers, 'worker')}, or took more than "
+                f"{options.limit_s:g} s."
             )
         if self.deaths[_Died.MACHINE] >= MACHINES:
-            return Failure(f"was on {MACHINES} machines that went.")
+            return Failure(f"was on {MACHINES} machines that disappeared.")
         return None
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """What all tasks of a run have in common.
+    """What all tasks of a run share.
 
     Args:
-        version: of this package, where the run was started.
-        folder: that relative paths are meant from.
-        proofs: files of this run beside copies of what URLs name.
-        limit_s: seconds without a sign of life after which a task is ended.
+        version: of this package on the driver.
+        folder: that relative paths start from.
+        proofs: files of this run beside its copies of what URLs name.
+        limit_s: seconds without a sign of life after which a task is killed.
     """
 
     work: Work
@@ -126,29 +127,29 @@ def joined_cluster(address: str) -> Iterator[RayEngine]:
     """Joins a cluster, or starts one on this machine.
 
     Args:
-        address: `local` starts one that ends with this, `auto` joins the one that runs here, and
-            HOST:PORT another that this machine is a node of.
+        address: `local` starts one that ends with this context, `auto` joins the one that runs
+            here, and HOST:PORT another one that this machine is a node of.
 
     Raises:
         UserError: there is none.
     """
     if address.startswith("ray://"):
         raise UserError(
-            f"--ray {address}: Ray's client is not used; run the command on a node of the cluster, "
-            "with --ray auto."
+            f"--ray {address}: Ray Client is not supported; run the command on a node of the "
+            "cluster, with --ray auto."
         )
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        # A notebook has joined one, and stays in it.
+        # A notebook that has already joined a cluster stays in it.
         yield RayEngine()
         return
     if address == "local" and "ray" not in sys.modules:
         os.environ.update(LOCAL_ENVIRONMENT)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     if address == "local" and os.environ.get("RAY_AUTH_MODE") != "token":
-        # It has read its environment when it was imported.
+        # Ray read its environment when it was imported.
         raise UserError(
-            "--ray local: this program has loaded Ray itself, without a token that its ports ask "
-            "for; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN before, or start a cluster and give "
+            "--ray local: this program has already imported Ray without a token to protect its "
+            "ports; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN first, or start a cluster and use "
             "--ray auto."
         )
     import ray
@@ -157,7 +158,7 @@ def joined_cluster(address: str) -> Iterator[RayEngine]:
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         _say_what_is_busy()
-    # Ray takes the signals over.
+    # Ray replaces the signal handlers.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         _init(address, options)
@@ -179,41 +180,41 @@ def _init(address: str, options: dict[str, Any]) -> None:
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
             return
-        # Among others a plain Exception, where a machine is too busy to start it within half a
-        # minute.
+        # Ray raises even plain Exceptions, such as when a machine is too busy to start it within
+        # half a minute.
         except Exception as error:
             ray.shutdown()
             said = " ".join(str(error).split())[:200]
             if address != "local":
                 raise UserError(
                     f"--ray {address}: no Ray cluster answers ({said}); start one with ray start "
-                    "--head, or give --ray local."
+                    "--head, or use --ray local."
                 ) from error
             if number == STARTS:
                 raise UserError(
-                    f"--ray local: Ray doesn't start here ({said}), which it must within half a "
-                    "minute; wait until the machine is less busy, or leave --ray out."
+                    f"--ray local: Ray didn't start here within half a minute ({said}); wait until "
+                    "the machine is less busy, or leave --ray out."
                 ) from error
 
 
 def _say_what_is_busy() -> None:
-    """Says so where other programs have processors of this machine: Ray gives each of them a task
-    all the same."""
+    """Warns if other programs are using this machine's processors, since Ray gives each processor a
+    task regardless."""
     n_processors = os.cpu_count() or 1
     load = psutil.getloadavg()[0]
     n_free = max(1, n_processors - round(load))
     if n_free < n_processors:
         plain_console().print(
-            f"--ray local: other programs ask for {load:.1f} of this machine's {n_processors} "
-            "processors, and Ray gives each of these a task all the same. ray start --head "
-            f"--num-cpus {n_free}, and then --ray auto, leaves room; prepare and tokenise have "
-            "--num_workers, which costs less.",
+            f"--ray local: other programs are using {load:.1f} of this machine's {n_processors} "
+            "processors, and Ray gives each processor a task regardless. To leave them room, run "
+            f"ray start --head --num-cpus {n_free} and then use --ray auto; for prepare and "
+            "tokenise, --num_workers costs less.",
             style="yellow",
         )
 
 
 class RayEngine:
-    """The cluster that this process has joined, see `Engine`."""
+    """Runs tasks on the cluster that this process has joined, see `Engine`."""
 
     def run(
         self, work: Work, tasks: Sequence[Any], options: TaskOptions = DEFAULT_OPTIONS
@@ -248,8 +249,8 @@ class RayEngine:
                 ready, _ = ray.wait(list(running), timeout=WAIT_S)
                 if not ready and time.monotonic() - places_seen > NO_NODE_S:
                     raise RunError(
-                        "the Ray cluster has had no place to work at for ten minutes; what is done "
-                        "stays: start nodes, and run it again."
+                        "the Ray cluster has had no node to work on for ten minutes; finished work "
+                        "is kept: start nodes, and run the command again."
                     )
                 for reference in ready:
                     one = running.pop(reference)
@@ -266,17 +267,17 @@ class RayEngine:
                     else:
                         running[attempt.remote(shared, one.packed)] = one
         finally:
-            # Those that wait first, or they would take the places of the others.
+            # Waiting tasks first, or they would take the slots of the others.
             for reference in reversed(list(running)):
                 ray.cancel(reference, force=True)
 
 
 def _result(reference: Any) -> Any:
-    """What a task came to.
+    """The result of a task.
 
     Raises:
-        RunError, OSError: what the next task would meet too.
-        UserError: a node has no such package, another version, or not the data.
+        RunError, OSError: a fault that the next task would meet too.
+        UserError: a node lacks this package or the data, or has another version.
     """
     import ray
     from ray import exceptions
@@ -286,8 +287,8 @@ def _result(reference: Any) -> Any:
     except exceptions.RayTaskError as error:
         said = str(error).strip().rpartition("\n")[2][-300:]
         raise UserError(
-            f"a node of the Ray cluster can't do the work ({said}); install musicgen-lora "
-            f"{__version__} with the same Python on each."
+            f"a node of the Ray cluster can't run the task ({said}); install musicgen-lora "
+            f"{__version__} with the same Python on every node."
         ) from error
     except exceptions.RayError as error:
         return _died(error)
@@ -307,27 +308,30 @@ def _died(error: Exception) -> _Died:
 
 
 def _attempt_packed(shared: bytes, task: bytes) -> tuple[str, Any]:
-    """`_attempt` of what is unpickled here, and not by Ray, since that loads the libraries."""
+    """Unpickles the arguments here instead of in Ray, since that loads the libraries, and calls
+    `_attempt`."""
     with no_garbage():
         given = pickle.loads(shared), pickle.loads(task)
     return _attempt(*given)
 
 
 def _attempt(shared: _Shared, task: Any) -> tuple[str, Any]:
-    """Works on a task, in a worker. A decoder that hangs may hold the interpreter's lock, so the
-    one who ends it is the C library's timer."""
+    """Works on a task, in a worker. A decoder that hangs may hold the interpreter's lock, so it is
+    killed by a timer in C."""
     if shared.version != __version__:
         return "unfit", f"has musicgen-lora {__version__}, this one {shared.version}"
     try:
         os.chdir(shared.folder)
     except OSError:
-        return "unfit", f"has no folder {shared.folder}: the data must lie on a drive of all"
+        return "unfit", (
+            f"has no folder {shared.folder}: the data must be on a drive that all nodes share"
+        )
 
     for proof in shared.proofs:
         if not proof.exists():
             return "unfit", (
-                f"has no {proof}: copies of what a URL names must lie on a drive of all; set "
-                "XDG_CACHE_HOME to a folder of it"
+                f"has no {proof}: copies of what a URL names must be on a drive that all nodes "
+                "share; set XDG_CACHE_HOME to a folder on it"
             )
 
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
@@ -341,7 +345,7 @@ def _attempt(shared: _Shared, task: Any) -> tuple[str, Any]:
         try:
             end_after(max(shared.limit_s, START_S))
             return "done", shared.work(task, alive)
-        except Exception as error:  # noqa: BLE001 - the driver is told, and raises what it must
+        except Exception as error:  # noqa: BLE001 - the driver is told, and raises if need be
             return outcome_of(error)
         finally:
             faulthandler.cancel_dump_traceback_later()

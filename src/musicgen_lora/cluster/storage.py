@@ -1,11 +1,11 @@
-"""Folders that lie elsewhere: whatever pyarrow or fsspec has a file system for, named by a URL.
+"""Remote folders named by a URL: whatever pyarrow or fsspec has a file system for.
 
-Arrow's own are S3 (and what speaks its protocol), Google's, Azure's and HDFS; the others are
-fsspec's, where their library is installed. Keys come from where those libraries look for them,
-never from the URL: that is printed and recorded.
+Arrow itself supports S3 (and anything that speaks its protocol), Google Cloud Storage, Azure and
+HDFS; fsspec supports others if their libraries are installed. Keys come from where those libraries
+look for them, never from the URL, which is printed and recorded.
 
-Nothing is read in place. What is needed is copied, to a folder of this user's cache or for as long
-as a task takes, and what is made is written under another name and then has its own.
+Nothing is read in place. What is needed is copied, to the user's cache or for the duration of a
+task, and files are written under a temporary name and then renamed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHUNK = 1 << 22
 
 
 class FileState(NamedTuple):
-    """A file, here or in a remote folder: whether it is still the one that was read."""
+    """The state of a file, here or in a remote folder, which shows whether it has changed."""
 
     size_bytes: int
     mtime_ns: int
@@ -49,7 +49,7 @@ class Remote:
         self._made: set[str] = set()
 
     def states(self, folder: str = "") -> dict[str, FileState]:
-        """What lies below a folder, by path; empty where there is no such folder.
+        """The files below a folder, by path; empty if there is no such folder.
 
         Raises:
             UserError: it can't be listed.
@@ -67,10 +67,10 @@ class Remote:
         }
 
     def state(self, name: str) -> FileState | None:
-        """A file there; None where there is none.
+        """The state of a file there; None if there is none.
 
         Raises:
-            UserError: it can't be looked at.
+            UserError: it can't be read.
         """
         with self._told(name):
             info = self._system.get_file_info(self._place(name))
@@ -92,7 +92,7 @@ class Remote:
             raise RunError(f"{self.url}/{name}: cannot be removed ({_reason(error)}).") from error
 
     def fetch(self, name: str, to: Path) -> None:
-        """Copies a file here, whole or not at all.
+        """Downloads a file, whole or not at all.
 
         Raises:
             UserError: it isn't there, or can't be read.
@@ -113,7 +113,7 @@ class Remote:
             return source.read(CHUNK)
 
     def put(self, path: Path, name: str) -> None:
-        """Copies a file there, whole or not at all: object stores have it when it is closed, and
+        """Uploads a file, whole or not at all: in object stores it appears when it is closed, in
         other file systems when it is renamed.
 
         Raises:
@@ -136,7 +136,7 @@ class Remote:
         try:
             shutil.copyfileobj(file, sink, CHUNK)
         except BaseException:
-            # A store takes what is closed for whole, and there is no other way to end it.
+            # A store takes a closed file for complete, and there is no other way to end it.
             with suppress(OSError, pa.ArrowException):
                 sink.close()
                 self._system.delete_file(place)
@@ -144,13 +144,13 @@ class Remote:
         sink.close()
 
     def _make(self, folder: str, is_store: bool) -> None:
-        """Makes a folder, once; a store has none."""
+        """Makes a folder once; object stores have none."""
         if not is_store and folder not in self._made:
             self._system.create_dir(folder, recursive=True)
             self._made.add(folder)
 
     def _place(self, name: str) -> str:
-        """The path of a file; names of a dataset's metadata lead nowhere else.
+        """The path of a file; a name from a dataset's metadata can't point elsewhere.
 
         Raises:
             UserError: it is outside the folder.
@@ -174,7 +174,7 @@ _STORES: tuple[Any, ...] = tuple(
     for name in ("S3FileSystem", "GcsFileSystem", "AzureFileSystem")
     if hasattr(pafs, name)
 )
-"""Where a file is there when it is closed and not before, and a rename is a copy."""
+"""Systems in which a file appears only when it is closed, and renaming is copying."""
 
 
 def _file_system(url: str) -> tuple[pafs.FileSystem, str]:
@@ -189,22 +189,22 @@ def _file_system(url: str) -> tuple[pafs.FileSystem, str]:
     except (ImportError, ValueError, OSError) as error:
         said = _reason(error if isinstance(error, (ImportError, OSError)) else first)
         raise UserError(
-            f"{url}: can't be opened ({said}); give a folder, or a URL that pyarrow or fsspec "
+            f"{url}: can't be opened ({said}); use a folder, or a URL that pyarrow or fsspec "
             "knows, such as s3://bucket/beats."
         ) from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(system)), path
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without what stores add for their own support."""
+    """The error's message, without the details that stores add for their own support."""
     return " ".join(str(error).split("Detail:")[0].split())[:200]
 
 
 def url_hash(url: str) -> str:
-    """A folder's name for what a URL names."""
+    """A folder name derived from a URL."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 def cache_folder(url: str) -> Path:
-    """Where a remote dataset's shards are kept, to be trained from."""
+    """The local folder for the shards of a remote dataset."""
     return cache_root() / "remote" / url_hash(url)

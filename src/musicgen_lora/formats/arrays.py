@@ -1,4 +1,4 @@
-"""Arrays that `numpy.save` wrote, read without trust in their headers."""
+"""Arrays written by `numpy.save`, read without trusting their headers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _HEADER = re.compile(
 
 
 def read_array(path: Path, dtype: type[np.generic], n_axes: int) -> np.ndarray | None:
-    """A file that `numpy.save` made, mapped; None where it is none, or of another type.
+    """Maps a file written by `numpy.save`; None if it isn't one, or has another type.
 
-    NumPy would hand the header to Python's parser, and allocate what it claims.
+    NumPy would pass the header to Python's parser, and allocate whatever it claims.
     """
     try:
         head = read_start(path, MAX_HEADER)

@@ -1,4 +1,4 @@
-"""CSV that somebody else wrote: separated by what spreadsheets write, every row with its line."""
+"""CSV from elsewhere: any separator that spreadsheets write, every row with its line number."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def csv_rows(
     """Rows of a table with a header, separated by commas, semicolons or tabs.
 
     Args:
-        path: of the file, for messages.
-        folded: the name that a column counts by.
+        path: the file's path, for messages.
+        folded: normalises a column name, to find duplicates.
 
     Yields:
-        Where a row stands ("prompts.csv, line 3"), and its cells by column; None for one that the
-        row lacks.
+        The position of a row ("prompts.csv, line 3"), and its cells by column; None for cells that
+        the row lacks.
 
     Raises:
-        UserError: not valid CSV, a column twice, or more cells than columns.
+        UserError: not valid CSV, a duplicate column, or more cells than columns.
     """
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
@@ -37,7 +37,7 @@ def csv_rows(
                 return
             if line == 1:
                 _check_header([str(name) for name in reader.fieldnames], where, folded)
-            # A quoted caption may span lines; a row is known by its first.
+            # A quoted caption may span lines; a row is named by its first.
             line = reader.line_num + 1
             where = f"{path}, line {line}"
             record = next(reader, None)
@@ -47,18 +47,18 @@ def csv_rows(
             return
         if None in record:
             raise UserError(
-                f"{where}: more columns than the header; quote texts with {delimiter!r}."
+                f"{where}: more columns than the header; put texts with {delimiter!r} in quotes."
             )
         yield where, record
 
 
 def _check_header(names: list[str], where: str, folded: Callable[[str], str]) -> None:
-    """Refuses two columns of one name, of which the first would be lost.
+    """Refuses two columns with the same name, of which the first would be lost.
 
     Raises:
-        UserError: there are such.
+        UserError: there are two.
     """
     known = [folded(name) for name in names]
     twice = [name for name, fold in zip(names, known, strict=True) if known.count(fold) > 1]
     if any(name.strip() for name in twice):
-        raise UserError(f"{where}: the column {twice[0].strip()!r} stands twice; rename one.")
+        raise UserError(f"{where}: the column {twice[0].strip()!r} occurs twice; rename one.")

@@ -1,8 +1,8 @@
-"""JSON that somebody else wrote: read whole, bounded and checked, or refused in one line.
+"""JSON from elsewhere: read whole, bounded and checked, or refused in one line.
 
-Every document that is read comes through here, ours too: files are torn, edited by hand, or made to
-do harm. What is not a regular file is not opened for long (a FIFO would wait for ever), sizes and
-depths are bounded, and numbers are finite.
+Every document is read through here, our own too: files get truncated, edited by hand, or crafted to
+do harm. Anything but a regular file is refused without waiting (a FIFO would block for ever), sizes
+and depths are bounded, and numbers are finite.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from musicgen_lora.errors import DISK_FAULTS, RunError, UserError
 from musicgen_lora.formats.kinds import Kind, check_kind, fields, shortened
 
 SMALL = 16 << 20
-"""Bytes of a document that a program writes about itself."""
+"""Most bytes of a document that a program writes about itself."""
 LARGE = 64 << 20
-"""Bytes of a document that lists clips or words."""
+"""Most bytes of a document that lists clips or words."""
 MAX_VALUES = 24_000_000
-"""An empty list takes three bytes of a file and 64 of memory."""
+"""An empty list takes three bytes in a file and 64 in memory."""
 MAX_DEPTH = 100
 MAX_NUMBER = 10**300
-"""A whole number beyond what a float holds ends whatever counts with it."""
+"""An integer beyond what a float holds would crash any computation with it."""
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _MARK = b"\xef\xbb\xbf"
-"""A byte order mark, with which some editors begin a file."""
+"""A byte order mark, which some editors write at the start of a file."""
 _HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 _MAY_BE_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 AN_OBJECT = fields()
@@ -40,12 +40,12 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
     """The bytes of a regular file.
 
     Raises:
-        UserError: missing, no regular file, too large, or not readable.
+        UserError: missing, not a regular file, too large, or not readable.
         RunError: the disk is broken.
     """
     data = read_start(path, max_bytes + 1)
     if len(data) > max_bytes:
-        raise UserError(f"{path}: is larger than {max_bytes >> 10} KiB, too large for what it is.")
+        raise UserError(f"{path}: is too large for such a file, over {max_bytes >> 10} KiB.")
     return data
 
 
@@ -56,8 +56,8 @@ def read_start(path: Path, n_bytes: int) -> bytes:
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise UserError(f"{path}: is no regular file.")
-            # Python makes room for all that it is asked to read.
+                raise UserError(f"{path}: is not a regular file.")
+            # Python allocates as much as it is asked to read.
             return file.read(min(n_bytes, max(status.st_size, 1 << 16) + 1))
     except OSError as error:
         kind = RunError if error.errno in DISK_FAULTS else UserError
@@ -70,7 +70,7 @@ def read_json(path: Path, kind: Kind = AN_OBJECT, *, max_bytes: int = SMALL) -> 
     """The value in a JSON file.
 
     Raises:
-        UserError: missing, not JSON, or of another kind; the message names file and place.
+        UserError: missing, not JSON, or of another kind; the message names file and position.
     """
     value = parse_json(read_bytes(path, max_bytes), path)
     check_kind(value, kind, path)
@@ -85,13 +85,13 @@ def parse_json(
     is_table: bool = False,
     unique_keys: bool = False,
 ) -> Any:
-    """The value of a JSON text: up to 100 deep, every number within what a float holds, every
-    character whole.
+    """The value of a JSON text: at most 100 levels deep, every number within a float's range, no
+    half surrogate pairs.
 
     Args:
-        text: in UTF-8, where it is bytes.
-        is_table: NaN may stand where there is nothing, as Python writes tables.
-        unique_keys: refuses an object that gives a key twice, of which one would be lost.
+        text: bytes are taken as UTF-8.
+        is_table: allows NaN for missing values, as in tables written by Python.
+        unique_keys: refuses an object with the same key twice, one of which would be lost.
 
     Raises:
         UserError: it is not such a text.
@@ -121,16 +121,16 @@ def parse_json(
         place = where if b"\n" in data.strip() else f"{where}, line {line}"
         raise UserError(f"{place}: {error}.") from error
     except ValueError as error:
-        # A whole number of more than 4,300 digits.
+        # An integer of more than 4,300 digits.
         raise UserError(f"{where}, line {line}: not valid JSON (a number is too large).") from error
     return value
 
 
 def plain(value: Any, n_digits: int | None = None) -> Any:
-    """A value as JSON has it: NaN and infinities become null, tuples lists, paths text.
+    """Converts a value for JSON: NaN and infinities become null, tuples lists, paths text.
 
     Args:
-        n_digits: of the fractions; None leaves them.
+        n_digits: decimals that floats are rounded to; None keeps them as they are.
     """
     if isinstance(value, Mapping):
         return {str(name): plain(item, n_digits) for name, item in value.items()}
@@ -152,7 +152,7 @@ def _nan(name: str) -> float:
 
 
 def _refuse_constant(name: str) -> float:
-    raise _Unusable(f"not valid JSON ({name} is no number)")
+    raise _Unusable(f"not valid JSON ({name} is not a number)")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -162,17 +162,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         key = next(key for key, _ in pairs if key in seen or seen.add(key))
         first = f"{shortened(pairs[0][0])}: {shortened(pairs[0][1])}"
         raise _Unusable(
-            f"the key {shortened(key)} stands twice in the object that begins with {first}; "
+            f"the key {shortened(key)} occurs twice in the object that begins with {first}; "
             "remove one"
         )
     return found
 
 
 def _check_values(value: Any, *, may_be_half: bool) -> None:
-    """Raises where a value is nested too deeply, too large, or no text.
+    """Raises if a value is nested too deeply, too large, or has half of a surrogate pair.
 
     Args:
-        may_be_half: whether the text has half of a surrogate pair, or the whole of one.
+        may_be_half: whether the text may have half of a surrogate pair.
     """
     level: list[tuple[Any, Any]] = [((), value)]
     for _ in range(MAX_DEPTH):
@@ -192,7 +192,7 @@ def _check_values(value: Any, *, may_be_half: bool) -> None:
             elif kind is str:
                 if may_be_half and _HALF_PAIR.search(item):
                     raise _Unusable(
-                        _named(place, "has half of a surrogate pair, which is no character")
+                        _named(place, "has half of a surrogate pair, which is not a character")
                     )
             elif (kind is int or kind is float) and abs(item) > MAX_NUMBER:
                 raise _Unusable(_named(place, "the number is too large"))
@@ -203,7 +203,7 @@ def _check_values(value: Any, *, may_be_half: bool) -> None:
 
 
 def _named(place: Any, fault: str) -> str:
-    """A fault with the keys that lead to it, counted from 1 as people do."""
+    """A fault with the keys that lead to it, list items counted from 1."""
     parts = []
     while place:
         place, key = place

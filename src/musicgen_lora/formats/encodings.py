@@ -1,8 +1,8 @@
-"""Text of files that others saved: UTF-8, UTF-16 with its mark, GB18030 or Windows-1252.
+"""Text in files from elsewhere: UTF-8, UTF-16 with a byte order mark, GB18030 or Windows-1252.
 
-Chinese Windows saves tables as GB18030 (GBK and GB2312 are parts of it), western editors as
-Windows-1252. Both decode nearly any bytes, so a guess is made by what the text then looks like, and
-the caller is told which it was.
+Chinese Windows saves tables as GB18030 (GBK and GB2312 are subsets of it), Western editors as
+Windows-1252. Both decode nearly any bytes, so the encoding is guessed from what the decoded text
+looks like, and the caller is told which it was.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import codecs
 import re
 
 MIN_CHINESE_SHARE = 0.5
-"""A text is Chinese where so much of what is no ASCII in it are common characters (GB2312's first
-level and punctuation). Western text, where single letters have accents, pairs each with the letter
-after it into rare ones."""
+"""A text counts as Chinese if at least this share of its non-ASCII characters are common ones
+(GB2312's first level and punctuation). In Western text decoded so, each accented letter forms a
+rare character with the letter after it."""
 
 MAX_JUDGED = 10_000
-"""Characters that are enough to tell by."""
+"""Non-ASCII characters that are enough to judge by."""
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
-"""Bytes that no text has."""
+"""Bytes that occur in no text."""
 
 
 def decode_text(data: bytes) -> tuple[str, str | None]:
-    """The text in a file, and the encoding that was guessed; None for UTF-8 and UTF-16.
+    """The text in a file, and the encoding if it was guessed; None for UTF-8 and UTF-16.
 
     Raises:
-        UnicodeDecodeError: of none of these encodings; `start` is where UTF-8 ends.
+        UnicodeDecodeError: in none of these encodings; `start` is where it stops being UTF-8.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16"), None

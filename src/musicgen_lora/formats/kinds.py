@@ -1,7 +1,7 @@
-"""What a value of JSON must be: small checks that are put together, and say which part is wrong.
+"""Schemas for JSON values: small composable checks that say which part is wrong.
 
-Settings go through pydantic; documents are also read where it is not installed, on a machine that
-only trains.
+Settings go through pydantic; documents are also read where that is not installed, on machines that
+only train.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from musicgen_lora.errors import UserError
 
 
 class Wrong(ValueError):
-    """Names the part, relative to the whole, and what it should be."""
+    """A part that is wrong, by its path in the whole, and what it should be."""
 
     def __init__(self, part: str, value: object, wanted: str) -> None:
         super().__init__(f"{part} = {shortened(value)}: should be {wanted}".removeprefix(" = "))
@@ -23,7 +23,7 @@ class Wrong(ValueError):
 
 
 Kind = Callable[[Any], None]
-"""Raises `Wrong` at a value that is not of the kind."""
+"""Raises `Wrong` for a value that is not of the kind."""
 
 
 def check_kind(value: Any, kind: Kind, where: str | Path) -> None:
@@ -35,33 +35,34 @@ def check_kind(value: Any, kind: Kind, where: str | Path) -> None:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """True and false are none, though Python counts them among the integers."""
+    """Whether it is a number; booleans are not, though Python counts them among the integers."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def integer(low: float, high: float) -> Kind:
     """A whole number within bounds."""
     return _holds(
-        lambda v: type(v) is int and low <= v <= high, f"a whole number of {low:,} to {high:,}"
+        lambda v: type(v) is int and low <= v <= high, f"a whole number from {low:,} to {high:,}"
     )
 
 
 def real(low: float, high: float) -> Kind:
     """A number within bounds, which NaN is not."""
     return _holds(
-        lambda v: type(v) in (int, float) and low <= v <= high, f"a number of {low:,} to {high:,}"
+        lambda v: type(v) in (int, float) and low <= v <= high, f"a number from {low:,} to {high:,}"
     )
 
 
 def text(max_length: int = 10_000) -> Kind:
-    """A text of so many characters at most."""
+    """A text of at most `max_length` characters."""
     return _holds(
-        lambda v: isinstance(v, str) and len(v) <= max_length, f"text of up to {max_length:,}"
+        lambda v: isinstance(v, str) and len(v) <= max_length,
+        f"text of at most {max_length:,} characters",
     )
 
 
 def path_text() -> Kind:
-    """A text that can name a file: the system takes none with a null byte."""
+    """A text that can name a file: the system refuses null bytes."""
     return _holds(
         lambda v: isinstance(v, str) and len(v) <= 4_096 and "\0" not in v,
         "the path of a file or folder",
@@ -96,7 +97,7 @@ def either(*kinds: Kind) -> Kind:
                 return kind(value)
             except Wrong as error:
                 faults.append(error)
-        # What got furthest says best what is wrong.
+        # The kind that matched furthest explains best what is wrong.
         raise max(faults, key=lambda fault: fault.part.count(".") + bool(fault.part))
 
     return check
@@ -111,7 +112,7 @@ def many(kind: Kind, at_least: int = 0, at_most: int = 10_000_000) -> Kind:
 
     def check(value: Any) -> None:
         if not isinstance(value, list) or not at_least <= len(value) <= at_most:
-            raise Wrong("", value, f"a list of {at_least:,} to {at_most:,}")
+            raise Wrong("", value, f"a list of {at_least:,} to {at_most:,} items")
         for index, item in enumerate(value):
             _within(str(index), kind, item)
 
@@ -119,7 +120,7 @@ def many(kind: Kind, at_least: int = 0, at_most: int = 10_000_000) -> Kind:
 
 
 def named(kind: Kind, name: Kind = anything) -> Kind:
-    """An object whose values are of a kind, and whose keys of another."""
+    """An object whose values are of one kind, and whose keys of another."""
 
     def check(value: Any) -> None:
         if not isinstance(value, dict):
@@ -163,10 +164,10 @@ _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 2, 4, 4
 
 
 def shortened(value: object) -> str:
-    """A value as Python writes it, a few of its parts at most: a settings file of ten lines can
-    stand for millions."""
+    """A value's `repr`, cut to a few of its parts: a settings file of ten lines can expand to
+    millions of values."""
     try:
         return _SHORT.repr(value)
     except ValueError:
-        # Python prints no number of more than 4,300 digits.
+        # Python doesn't print integers of more than 4,300 digits.
         return f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Tensors read from safetensors files alone; whatever else has their name is refused unread."""
+"""Tensors from safetensors files only; anything else under such a name is refused unread."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from musicgen_lora.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
-"""Shapes of tensors by their names."""
+"""Shapes of tensors by name."""
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file, by name.
 
     Raises:
-        UserError: it is missing, damaged, or something else (a pickle, for one).
+        UserError: it is missing, damaged, or something else (such as a pickle).
     """
     _check_is_file(path)
     try:
@@ -28,7 +28,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_shapes(path: Path) -> Shapes:
-    """The shapes in the header of a safetensors file; no tensor is read.
+    """The shapes in the header of a safetensors file, read without its tensors.
 
     Raises:
         UserError: it is missing, damaged, or something else.
@@ -43,4 +43,4 @@ def read_shapes(path: Path) -> Shapes:
 
 def _check_is_file(path: Path) -> None:
     if path.exists() and not path.is_file():
-        raise UserError(f"{path}: is no regular file.")
+        raise UserError(f"{path}: is not a regular file.")

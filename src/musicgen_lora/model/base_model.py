@@ -1,9 +1,9 @@
-"""A MusicGen as one value, from top to bottom: what it is, how sound and words come in, how it
-predicts, where it computes, how sound comes out.
+"""A MusicGen as one value: its identity and dimensions, its inputs (audio and text), its forward
+pass, its device, its output.
 
-Its weights are transformers' own model (`BaseModel.hf`), which everything that trains, adapts or
-decodes works on. A melody model (`BaseModel.is_melody`) has the same parts and differs in its
-conditions alone.
+Its weights are transformers' own model (`BaseModel.hf`), on which all training, adapting and
+decoding works. A melody model (`BaseModel.is_melody`) has the same parts and differs only in its
+conditions.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from musicgen_lora.runtime.precision import DTYPES
 
 
 class BaseModel:
-    """A base model: its weights and all that is known of it.
+    """A base model: its weights and everything known about it.
 
     Args:
-        hf: transformers' model, with or without an adapter injected.
-        path: the folder or hub id that it came from; what the model itself names where it is empty.
-        fingerprint: of the language model, where it is known already.
+        hf: transformers' model, with or without an injected adapter.
+        path: the folder or hub id that it came from; if empty, the one that the model itself names.
+        fingerprint: of the language model, if it is already known.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class BaseModel:
                 facts in its config are not usable.
         """
         hf = load_base(path)
-        # Now: its weights may be cast, quantised or trained later on.
+        # Taken now, since the weights may be cast, quantised or trained later.
         return cls(hf, path, base_fingerprint(hf))
 
     # What it is.
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the language model, which an adapter belongs to, as it was loaded."""
+        """Identity of the language model as it was loaded, to which an adapter belongs."""
         return self._fingerprint or base_fingerprint(self.hf)
 
     @cached_property
@@ -86,7 +86,7 @@ class BaseModel:
 
     @property
     def facts(self) -> BaseFacts:
-        """The length that it was trained on, and the rate that it advises for adapters."""
+        """What it states about its training and use, such as a learning rate for adapters."""
         config = self.hf.config
         return read_base_facts(config, str(config.name_or_path))
 
@@ -103,7 +103,7 @@ class BaseModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the language model computes."""
+        """The device of the language model."""
         return self.hf.decoder.device
 
     # Sound and words to what it reads.
@@ -128,12 +128,12 @@ class BaseModel:
 
     @cached_property
     def text(self) -> TextStates:
-        """Turns captions into states. Set `text.frozen` to False where the text encoder is adapted
-        or trained."""
+        """Turns captions into states. Set `text.frozen` to False if the text encoder is adapted or
+        trained."""
         return TextStates(self.hf, self.tokenizer)
 
     def encode_text(self, captions: Sequence[str | None]) -> EncodedText:
-        """Captions where the decoder is; None is no caption."""
+        """Encodes captions onto the decoder's device; None is no caption."""
         return self.text.batch(captions, self.device)
 
     @cached_property
@@ -156,7 +156,7 @@ class BaseModel:
 
     def project_text(self, text: EncodedText) -> Tensor:
         """Text states as the decoder attends to them, `[B, L, D]`: projected, and zero where the
-        mask is (the bias of the projection would otherwise leak into the null condition)."""
+        mask is zero (the projection's bias would otherwise leak into the null condition)."""
         states = text.states.to(self.hf.decoder.dtype)  # [B, L, D_text]
         if hasattr(self.hf, "enc_to_dec_proj"):
             states = self.hf.enc_to_dec_proj(states)  # [B, L, D]
@@ -170,7 +170,7 @@ class BaseModel:
             melodies: `[B, M]` pitch classes, for a melody model; None is the null condition.
 
         Returns:
-            `[B, T, D]`: step s speaks of frame s - delay of each codebook.
+            `[B, T, D]`: step s predicts frame s - delay of each codebook.
         """
         delayed = self.delays.delay(codes, self.shape.special)  # [B, K, T]
         memory = self.project_text(text)  # [B, L, D]
@@ -193,9 +193,10 @@ class BaseModel:
         *,
         by_frame: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Summed cross-entropy in nats and number of predicted frames of each clip and codebook,
-        both `[B, K]`, or the terms of the sums, `[B, K, T]`, 0 where none is predicted; `n_frames`
-        `[B]` are the clips' true lengths, the rest is as in `states`."""
+        """The summed cross-entropy in nats and the number of predicted frames of each clip and
+        codebook, both `[B, K]`. With `by_frame` the terms of the sums instead, `[B, K, T]`, 0 for
+        frames that aren't predicted. `n_frames` `[B]` are the clips' true lengths; the rest is as
+        in `states`."""
         hidden, heads = self.states(codes, text, melodies), self.heads
         return codebook_cross_entropies(
             hidden, heads, codes, n_frames, self.delays, by_frame=by_frame
@@ -214,13 +215,13 @@ class BaseModel:
     # Where it computes.
 
     def to(self, device: torch.device, precision: str, *, trained: bool = False) -> BaseModel:
-        """Moves the language model to its device and precision, and returns itself. T5 and EnCodec
-        stay in fp32 where they are: their work is cached, and T5 overflows in fp16. An adapter
-        that it carries keeps its own precision.
+        """Moves the language model to a device and precision, and returns itself. T5 and EnCodec
+        stay in fp32 where they are: their work is cached, and T5 overflows in fp16. An adapter on
+        it keeps its own precision.
 
         Args:
-            trained: the weights themselves are trained, and stay in fp32; only a frozen base is
-                held in less.
+            trained: whether the weights themselves are trained; they then stay in fp32, since only
+                a frozen base is held in lower precision.
         """
         dtype = DTYPES["fp32" if trained else precision]
         names = ("decoder", "enc_to_dec_proj", "audio_enc_to_dec_proj")

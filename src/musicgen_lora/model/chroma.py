@@ -1,9 +1,9 @@
-"""Melodies as the melody models hear them: the loudest pitch class of each stretch of audio.
+"""Melodies as the melody models hear them: the strongest pitch class of each audio window.
 
 transformers' `MusicgenMelodyFeatureExtractor` computes the same, but needs torchaudio, whose
-builds break CPU installations. Its settings are read from the model's own files. As it does with
-plain audio, the whole mix is heard: audiocraft took those of its models from the stems that
-demucs separates, without drums and bass.
+builds break CPU installations. Its settings are read from the model's own files. Like the extractor
+given plain audio, this hears the whole mix; audiocraft trained its models on stems separated by
+demucs, without drums and bass.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from musicgen_lora.model.base.folder import base_folder
 
 SETTINGS_FILE = "preprocessor_config.json"
 AT_ONCE = 256
-"""Stretches whose spectra are held at a time."""
+"""Windows whose spectra are in memory at a time."""
 _SETTINGS = fields(
     {
         "sampling_rate": SAMPLE_RATE,
@@ -40,9 +40,8 @@ class Chroma:
     """Turns waveforms into pitch classes.
 
     Args:
-        model_path: of a melody model, a folder or a hub id; its feature extractor's settings are
-            read.
-        chroma_length: M, what the model reads, of its config.
+        model_path: folder or hub id of a melody model, whose feature extractor's settings are read.
+        chroma_length: M, the pitch classes that the model reads, from its config.
 
     Raises:
         UserError: the model has no usable feature extractor settings.
@@ -66,9 +65,9 @@ class Chroma:
         self._window = torch.hann_window(self._n_fft)
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
-        """The melody of `[C, N]` float32 at `sample_rate`: pitch classes `[M]` uint8, C is 0.
+        """The melody of `[C, N]` float32 at `sample_rate`: pitch classes `[M]` uint8, where C is 0.
 
-        A melody shorter than the model reads is repeated, a longer one cut, as transformers does.
+        A melody shorter than M is repeated, a longer one is cut, as in transformers.
         """
         return np.resize(
             self._classes(waveform[:, : round(self.max_duration_s * self.sample_rate)]),
@@ -76,23 +75,23 @@ class Chroma:
         )
 
     def along(self, waveform: np.ndarray) -> np.ndarray:
-        """The melody of all of a waveform `[C, N]`: `[L]` with L >= M, for music that goes on for
-        longer than the model reads. One that is shorter is repeated up to M."""
+        """The melody of a whole waveform `[C, N]`: `[L]` with L >= M, for music longer than the
+        model reads at once. A shorter one is repeated up to M."""
         classes = self._classes(waveform)
         return np.resize(classes, max(len(classes), self._length))
 
     def _classes(self, waveform: np.ndarray) -> np.ndarray:
-        """A pitch class for each stretch of `[C, N]`."""
+        """A pitch class for each window of `[C, N]`."""
         mono = torch.from_numpy(waveform.mean(axis=0))
         lacking = max(0, self._n_fft - len(mono))
         mono = pad(mono, (lacking // 2, lacking - lacking // 2))
         centred = pad(mono[None], (self._n_fft // 2, self._n_fft // 2), mode="reflect")[0]
         stretches = centred.unfold(0, self._n_fft, self._hop)
         classes = []
-        # The spectrum of ten minutes takes hundreds of megabytes.
+        # In parts: the spectrum of ten minutes would take hundreds of megabytes.
         for part in stretches.split(AT_ONCE):
             power = torch.fft.rfft(part * self._window).abs().square()
-            # Scaling each stretch, as the extractor does, moves no maximum.
+            # The extractor also scales each window, which moves no maximum.
             classes.append((power @ self._filters.T).argmax(dim=1))
         return torch.cat(classes).numpy().astype(np.uint8)
 
@@ -105,5 +104,5 @@ def extractor_settings(model_path: str | Path) -> dict[str, Any]:
     """
     path = base_folder(str(model_path)) / SETTINGS_FILE
     if not path.is_file():
-        raise UserError(f"{model_path}: no usable {SETTINGS_FILE}: there is none in it.")
+        raise UserError(f"{model_path}: has no {SETTINGS_FILE}.")
     return read_json(path)

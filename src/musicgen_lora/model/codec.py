@@ -1,4 +1,4 @@
-"""EnCodec inside MusicGen: waveform to codes and back, mono and stereo."""
+"""The EnCodec inside MusicGen: waveforms to codes and back, mono and stereo."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.shape import Shape
 
 FORMAT_VERSION = 1
-"""Version of the tokens: it is raised when the same audio would give other codes."""
+"""Version of the tokens, raised whenever the same audio would give other codes."""
 WINDOW_S = 30.0
 CONTEXT_S = 1.0
-"""Audio longer than a window is encoded piece by piece, each with this much context on both
-sides, which is trimmed from the codes: memory stays flat and the seams are inaudible."""
+"""Audio longer than a window is encoded in pieces, each with this much context on both sides, which
+is trimmed from the codes: memory stays constant and the seams are inaudible."""
 
 
 class Codec:
-    """The codec of a MusicGen. It works where `model.audio_encoder` lies, in float32.
+    """The codec of a MusicGen. It works on the device of `model.audio_encoder`, in float32.
 
     Args:
-        model: whose codec it is, in eval mode.
+        model: the MusicGen, in eval mode.
     """
 
     def __init__(self, model: MusicgenForConditionalGeneration) -> None:
@@ -40,20 +40,20 @@ class Codec:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the tokens that it makes."""
+        """The identity of the tokens that it makes."""
         shape = self._shape
         further = (FORMAT_VERSION, shape.sample_rate, shape.n_codebooks, shape.n_channels)
         return fingerprint(self.module, further)
 
     @torch.inference_mode()
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Encodes clips. Channels of equal length go through the codec together on a GPU, one by
-        one on a CPU, whose caches hold one and not several; the codec can't be given ragged
-        lengths, since padding would change the last codes.
+        """Encodes clips. Channels of equal length go through the codec together on a GPU, but one
+        by one on a CPU, whose caches hold only one. Ragged lengths can't be batched, since padding
+        would change the last codes.
 
         Args:
-            waveforms: each `[C, N]` float32 at the codec's rate. A mono model hears the mean of the
-                channels; a stereo model hears a mono clip on both sides.
+            waveforms: each `[C, N]` float32 at the codec's rate. A mono model gets the mean of the
+                channels; a stereo model gets a mono clip on both sides.
 
         Returns:
             For each clip `[K, T]` uint16, T = N / hop, rounded up. Stereo codes are interleaved:
@@ -85,14 +85,14 @@ class Codec:
         clip = clip.reshape(-1, clip.shape[-1])  # [K, T]
         if len(clip) != self._shape.n_codebooks:
             raise UserError(
-                f"The model's codec gives {len(clip)} codebooks, its decoder reads "
+                f"The model's codec has {len(clip)} codebooks, but its decoder reads "
                 f"{self._shape.n_codebooks}: the two do not belong together."
             )
         return clip.astype(np.uint16)
 
     @torch.inference_mode()
     def encode_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Encodes channels `[B, N]` to codes `[B, K', T]`, K' codebooks a channel."""
+        """Encodes channels `[B, N]` to codes `[B, K', T]`, with K' codebooks per channel."""
         codec = self.module
         hop = codec.config.hop_length
         window = int(WINDOW_S * codec.config.sampling_rate / hop) * hop
@@ -100,7 +100,7 @@ class Codec:
         n_samples = rows.shape[1]
         pieces = []
         start = 0
-        # A last piece shorter than a second is no window of its own: it goes with the one before.
+        # A last piece shorter than a second is joined to the window before it.
         while start < n_samples:
             stop = start + window
             if n_samples - stop < context:
@@ -114,7 +114,7 @@ class Codec:
         return np.concatenate(pieces, axis=-1)
 
     def _encode_mono(self, samples: torch.Tensor) -> torch.Tensor:
-        """A channel `[B, 1, N]` to codes `[B, K', T]`."""
+        """Encodes a channel `[B, 1, N]` to codes `[B, K', T]`."""
         codec = self.module
         if not suits(codec):
             return codec.encode(samples).audio_codes[0]
@@ -133,25 +133,25 @@ class Codec:
         return torch.cat(channels, dim=1).float().cpu().numpy()
 
     def _decode_mono(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes `[B, K', T]` of a channel to `[B, 1, N]`."""
+        """Decodes codes `[B, K', T]` of a channel to `[B, 1, N]`."""
         codec = self.module
         if not suits(codec):
             return codec.decode(codes[None], [None]).audio_values
-        # As sound is streamed: the recurrent layer has few frames, which transformers computes.
+        # As in streaming: transformers computes the recurrent layer, which has few frames.
         first, recurrent, *rest = codec.decoder.layers
         hidden = recurrent(first(codec.quantizer.decode(codes.transpose(0, 1))))
         return through_layers(codec, rest, hidden)
 
     @torch.inference_mode()
     def latents(self, samples: torch.Tensor) -> torch.Tensor:
-        """What the encoder makes of a channel `[1, 1, N]`, before it is rounded to codes, up to
-        rounding of the last bits: `[D, T]`."""
+        """The encoder's output for a channel `[1, 1, N]` before quantisation, up to rounding:
+        `[D, T]`."""
         codec = self.module
         return through_layers(codec, codec.encoder.layers, samples.to(codec.device))[0]
 
 
 def _channels(waveform: np.ndarray, n_channels: int) -> np.ndarray:
-    """A clip `[C, N]` with as many channels as the model hears."""
+    """A clip `[C, N]` with as many channels as the model has."""
     if n_channels == 1:
         return waveform.mean(axis=0, keepdims=True)
     return waveform[:2] if len(waveform) > 1 else np.repeat(waveform, 2, axis=0)

@@ -1,5 +1,5 @@
-"""Configurations of MusicGens that are made and not loaded: the embedded base before its training,
-the small ones of the tests, the full-size ones of the benchmarks."""
+"""Configurations of MusicGens built from scratch: the embedded base before its training, the small
+ones of the tests, the full-size ones of the benchmarks."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def codec_config(**changes: Any) -> EncodecConfig:
 def musicgen_config(
     codec: EncodecConfig, text: T5Config, *, melody: bool = False, **decoder: Any
 ) -> MusicgenConfig | MusicgenMelodyConfig:
-    """A MusicGen's configuration around its parts.
+    """A MusicGen's configuration from those of its parts.
 
     Args:
-        codec: its codebooks are those that the decoder predicts.
-        decoder: fields of the decoder's configuration beside the vocabulary.
+        codec: the decoder predicts its codebooks.
+        decoder: further fields of the decoder's configuration.
     """
     special = codec.codebook_size
     fields = {
@@ -63,7 +63,7 @@ def musicgen_config(
 
 
 def name_special_token(model: MusicgenForConditionalGeneration) -> None:
-    """Tells transformers' `generate` which token starts and pads."""
+    """Tells transformers' `generate` which token is for start and padding."""
     config: Any = model.config
     generation: Any = model.generation_config
     special = config.decoder.vocab_size

@@ -11,11 +11,11 @@ from transformers import MusicgenForConditionalGeneration
 
 
 def fingerprint(module: nn.Module, further: Sequence[object] = ()) -> str:
-    """Identity of a module's weights: hex digest over names, shapes and up to 4,096 evenly
-    spaced values of each tensor, so that a model of gigabytes is told apart in a second.
+    """The identity of a module's weights: a hex digest of names, shapes and about 4,096 evenly
+    spaced values of each tensor, so that a model of gigabytes takes a second.
 
-    Adapter weights (PEFT's `lora_` tensors) are left out and wrappers' names folded, so that a
-    base has the same fingerprint with and without an adapter on it.
+    Adapter weights (PEFT's `lora_` tensors) and the names of PEFT's wrappers are left out, so that
+    a base has the same fingerprint with and without an adapter on it.
     """
     digest = hashlib.sha256(repr(list(further)).encode())
     tensors = {
@@ -33,5 +33,5 @@ def fingerprint(module: nn.Module, further: Sequence[object] = ()) -> str:
 
 
 def base_fingerprint(model: MusicgenForConditionalGeneration) -> str:
-    """Identity of the language model that an adapter belongs to."""
+    """The identity of the language model that an adapter belongs to."""
     return fingerprint(model.decoder)

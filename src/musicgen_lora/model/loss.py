@@ -2,7 +2,7 @@
 
 Reference: audiocraft `LMModel.compute_predictions(keep_only_valid_steps=True)` and
 `MusicGenSolver._compute_cross_entropy`: the cross-entropy of each codebook over its valid
-positions, then the mean of the codebooks.
+positions, then the mean over the codebooks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 from musicgen_lora.model.delays import Delays
 
 CPU_ROWS = 128
-"""Rows of logits that a CPU has in float32 at a time."""
+"""Rows of logits that are in float32 at a time on a CPU."""
 
 
 def codebook_cross_entropies(
@@ -29,22 +29,22 @@ def codebook_cross_entropies(
     *,
     by_frame: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of each clip and codebook, summed or frame by frame.
+    """The cross-entropy of each clip and codebook, summed or frame by frame.
 
-    The logits of one codebook at a time are formed, so that the peak is `[B, T, V]`, not
+    The logits are computed one codebook at a time, so that the peak is `[B, T, V]`, not
     `[B, K, T, V]`.
 
     Args:
-        hidden: `[B, T, D]`, the decoder's last states for the delayed codes; step s speaks of
-            frame s - delays[k] of codebook k.
+        hidden: `[B, T, D]`, the decoder's last states for the delayed codes; step s predicts frame
+            s - delays[k] of codebook k.
         heads: K linear maps from D to V.
         codes: `[B, K, T]`; frames past a clip's length may hold anything in 0..V-1.
         n_frames: `[B]`, true lengths.
-        by_frame: gives the terms of the sums.
+        by_frame: return the terms of the sums.
 
     Returns:
-        Sums in nats `[B, K]` (float32), or their terms `[B, K, T]`, 0 where none is predicted; and
-        numbers of predicted frames `[B, K]`, which come first.
+        Sums in nats `[B, K]` (float32), or their terms `[B, K, T]`, 0 for frames that aren't
+        predicted; and the numbers of predicted frames `[B, K]`, which come before the others.
     """
     counts = delays.n_predicted(n_frames)  # [B, K]
     parts = _codebook_losses(hidden, heads, codes, counts, delays)
@@ -63,11 +63,11 @@ def _codebook_losses(
     counts: torch.Tensor,
     delays: Delays,
 ) -> Iterator[torch.Tensor]:
-    """Losses of one codebook after the other, `[B, T - delay]`; 0 past what a clip predicts."""
+    """Yields the losses of one codebook after another, `[B, T - delay]`; 0 past a clip's end."""
     frame = torch.arange(codes.shape[-1], device=codes.device)  # [T]
     parts = zip(heads, delays.states(hidden), delays.targets(codes), strict=True)
     for codebook, (head, states, chosen) in enumerate(parts):
-        # Rows in one piece: of a batched view torch would copy the head's weight for each clip.
+        # Flattened rows: for a batched view, torch would copy the head's weight for each clip.
         rows, targets = states.flatten(0, 1), chosen.flatten()  # [N, D] and [N], N = B (T - delay)
         losses: Any = (
             _HeadLosses.apply(rows, head.weight, targets)
@@ -81,8 +81,8 @@ def _codebook_losses(
 class _RowLosses(torch.autograd.Function):
     """Cross-entropy of each row: logits `[N, V]` and targets `[N]` to `[N]` in float32.
 
-    As torch's, but with the gradient made at once: what is kept is one tensor in the logits' own
-    precision.
+    Like torch's, but the gradient is computed in the forward pass: only one tensor is kept, in the
+    logits' own precision.
     """
 
     @staticmethod
@@ -99,7 +99,7 @@ class _RowLosses(torch.autograd.Function):
 class _HeadLosses(torch.autograd.Function):
     """The same from states `[N, D]` and a frozen head `[V, D]`, with targets `[N]`, to `[N]`.
 
-    The gradient is taken on to the states at once: what is kept is D wide, not V.
+    The gradient is propagated to the states in the forward pass: what is kept is D wide, not V.
     """
 
     @staticmethod
@@ -110,8 +110,7 @@ class _HeadLosses(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return _row_losses(logits, targets, None)
         losses = _row_losses(logits, targets, logits)
-        # The logits hold their own gradient now. Under autocast they have another type than the
-        # head.
+        # `logits` now holds the gradient. Under autocast its dtype differs from the head's.
         gradient = logits @ weight.to(logits.dtype)  # [N, D]
         ctx.save_for_backward(gradient.to(rows.dtype))
         return losses
@@ -124,8 +123,8 @@ class _HeadLosses(torch.autograd.Function):
 def _row_losses(
     logits: torch.Tensor, targets: torch.Tensor, gradient: torch.Tensor | None
 ) -> torch.Tensor:
-    """Losses `[N]`, of at most 87 nats; their gradient is written to `gradient`, which may be the
-    logits themselves. A few rows at a time on a CPU, so that what is in float32 fits its cache."""
+    """Losses `[N]`, at most 87 nats each; their gradient is written to `gradient`, which may be the
+    logits themselves. A few rows at a time on a CPU, so that the float32 values fit its cache."""
     n_rows = CPU_ROWS if logits.device.type == "cpu" else max(len(logits), 1)
     chances = logits.new_empty(len(logits), dtype=torch.float32)  # [N]
     for begin in range(0, len(logits), n_rows):
@@ -134,9 +133,9 @@ def _row_losses(
         found = logits[rows].float().softmax(dim=-1)  # [rows, V]
         chances[rows] = found.gather(1, chosen)[:, 0]
         if gradient is not None:
-            # Softmax less one at the target.
+            # Softmax, minus one at the target.
             gradient[rows] = found.scatter_add_(1, chosen, found.new_full(chosen.shape, -1.0))
-    # The smallest normal number: what is less likely has no logarithm in float32.
+    # The smallest normal number: anything less has no finite logarithm in float32.
     return chances.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()
 
 

@@ -1,5 +1,5 @@
-"""The melody models' conditions: melody and text are put in front of the codes, for the decoder's
-self-attention to look back at, where the other models attend to the text in layers of their own.
+"""The melody models' conditions: melody and text are prepended to the codes, so that the decoder's
+self-attention sees them, whereas the other models have cross-attention layers for the text.
 
 Reference: transformers' `MusicgenMelodyForConditionalGeneration.forward`, and audiocraft's
 `ConditionFuser` with `prepend: [self_wav, description]`.
@@ -23,10 +23,10 @@ def is_melody(model: nn.Module) -> bool:
 
 
 def project_melodies(model: Any, melodies: torch.Tensor | None, n_clips: int) -> torch.Tensor:
-    """Projects melodies to what the decoder reads, `[B, M, D]`.
+    """Projects melodies to states for the decoder, `[B, M, D]`.
 
     Args:
-        melodies: `[B, M]` pitch classes, from `Chroma`; None is the null condition for all, a
+        melodies: `[B, M]` pitch classes, from `Chroma`; None is the null condition for all: a
             melody that stays on C, as in transformers and audiocraft.
         n_clips: B.
     """
@@ -49,9 +49,9 @@ def melody_decoder_states(
 ) -> torch.Tensor:
     """The decoder's last states, for each clip as if it were alone.
 
-    transformers pads captions to the longest of a batch, and the decoder looks at the padding and
-    counts its positions: what a clip gives would depend on its neighbours. Here the codes follow
-    the clip's own caption, and padding comes last, where nothing looks back from.
+    transformers pads captions to the longest of a batch, and the decoder attends to the padding and
+    counts its positions: a clip's states would depend on its neighbours. Here the codes directly
+    follow the clip's own caption, and the padding comes last, where no code attends to it.
 
     Args:
         delayed: `[B, K, T]`, from `Delays.delay`.
@@ -65,7 +65,7 @@ def melody_decoder_states(
     decoder = model.decoder.model.decoder
     embedded: Any = sum(table(delayed[:, k]) for k, table in enumerate(decoder.embed_tokens))
     front = project_melodies(model, melodies, len(delayed))
-    # The null condition is given one state of zero.
+    # The null condition gets one state of zeros.
     lengths = text_mask.sum(dim=1).clamp(min=1).tolist()
     rows = [
         torch.cat([front[i], text[i, :length], embedded[i]]) for i, length in enumerate(lengths)

@@ -1,4 +1,4 @@
-"""The numbers of a MusicGen that data, training and decoding need, read off its configuration."""
+"""The dimensions of a MusicGen that data, training and decoding need, from its configuration."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from musicgen_lora.model.delays import Delays
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers of a MusicGen.
+    """The dimensions of a MusicGen.
 
     Args:
         n_codebooks: K; 8 for the stereo models.
         n_channels: of the audio, 1 or 2.
         delays: of the codebooks, in steps.
-        special: V, the token of start and padding and the number of codes a codebook has.
-        sample_rate: of the codec in Hz.
-        frame_rate: codec frames a second.
+        special: V, the token for start and padding, and the number of codes in a codebook.
+        sample_rate: of the codec, in Hz.
+        frame_rate: codec frames per second.
     """
 
     n_codebooks: int
@@ -30,7 +30,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: Any) -> Shape:
-        """Those of a configuration of transformers."""
+        """The dimensions in a configuration of transformers."""
         decoder, codec = config.decoder, config.audio_encoder
         n_channels = getattr(decoder, "audio_channels", 1)
         return cls(
@@ -43,5 +43,5 @@ class Shape:
         )
 
     def frames(self, duration_s: float, least: int = 1) -> int:
-        """Codec frames of a duration, and never fewer than `least`."""
+        """The number of codec frames in a duration, at least `least`."""
         return max(least, round(duration_s * self.frame_rate))

@@ -1,6 +1,6 @@
-"""What the server that forks our processes loads first: it looks for no garbage while it loads the
-rest, nor later. Each process that it forks does, in what it makes itself: a pass over what the
-server has loaded would copy its memory for each of them.
+"""Loaded first by the server that forks our processes. It turns garbage collection off while the
+server loads the rest and later; each forked process collects only what it makes itself, since a
+pass over everything that the server has loaded would copy the server's memory into it.
 """
 
 import gc

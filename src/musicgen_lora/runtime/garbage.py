@@ -1,4 +1,4 @@
-"""No garbage is looked for while libraries load: nearly all that they make stays."""
+"""Turns garbage collection off while libraries load: nearly all objects that they make stay."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def no_garbage() -> Iterator[None]:
-    """Libraries load meanwhile. Looking for garbage in what they make, then and later, would take a
-    quarter of the time until a training's first step, and most of the time that a process takes to
+    """A context for loading libraries. Collecting garbage among their objects, then and later,
+    would take a quarter of the time until a training's first step, and most of a process's time to
     exit."""
     gc.disable()
     try:

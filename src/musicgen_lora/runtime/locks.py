@@ -1,4 +1,4 @@
-"""One worker at a time in a folder that commands write to."""
+"""Locks for folders that commands write to."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Makes the folder if need be, and holds it for this process.
+    """Makes the folder if need be, and locks it for this process.
 
     Args:
-        wait_s: how long to wait for another process that holds it.
+        wait_s: how long to wait for another process to release it.
 
     Raises:
-        UserError: it can't be made, is named by a URL, or another process goes on using it.
+        UserError: it can't be made, is named by a URL, or another process keeps using it.
         RunError: the disk is full or broken.
     """
     check_is_folder(folder)
@@ -32,7 +32,7 @@ def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         lock.acquire(timeout=wait_s)
     except Timeout as error:
         raise UserError(
-            f"{folder}: in use by another run; wait for it, or give another folder."
+            f"{folder}: in use by another run; wait for it, or use another folder."
         ) from error
     except OSError as error:
         kind = RunError if error.errno in DISK_FAULTS else UserError
@@ -44,7 +44,7 @@ def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether another process holds the folder now."""
+    """Whether another process has locked the folder."""
     if not (folder / LOCK_FILE).exists():
         return False
     try:

@@ -1,4 +1,4 @@
-"""A bound on what this process may take, for work on files that claim what they like."""
+"""A bound on this process's memory, for work on files that may claim any size."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 _USAGE = Path("/proc/self/statm")
 PLAIN_ALLOCATOR = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
-"""Variables of processes that take memory as they need it. Arrow chooses when it loads; its own
-allocator takes a gigabyte at once, which a bound counts."""
+"""Environment variables of processes that should take memory only as they need it. Arrow's own
+allocator, chosen when Arrow loads, reserves a gigabyte at once, which a bound would count."""
 
 
 @contextmanager
 def memory_bounded(n_bytes: int) -> Iterator[None]:
-    """Meanwhile this process may take `n_bytes` more than it has; what asks for more gets a
+    """A context in which this process may take `n_bytes` more than it has; asking for more raises
     `MemoryError`. Mapped files don't count. Only Linux has such a limit."""
     if not _USAGE.exists():
         yield

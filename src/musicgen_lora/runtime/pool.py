@@ -13,11 +13,11 @@ from musicgen_lora.runtime.allocator import return_freed_memory
 
 @contextmanager
 def torch_threads(n: int, *, each: int = 1) -> Iterator[ThreadPoolExecutor]:
-    """Starts threads for works that are too small to share among cores. Afterwards torch computes
-    with as many threads as before, and the memory that these kept is the system's.
+    """Starts threads for jobs too small to be split across cores. Afterwards torch computes with as
+    many threads as before, and the memory that these threads kept is returned to the system.
 
     Args:
-        n: how many work side by side.
+        n: threads that work side by side.
         each: threads that torch computes with in each of them.
     """
     before = torch.get_num_threads()

@@ -1,8 +1,8 @@
 """Several processes that train one set of weights: the same draws, sums and decisions in each.
 
-Under `torchrun` or `accelerate launch` each process takes its share of a step's clips; added up,
-their gradients are that of the step. The process of rank 0 alone writes. With one process, all
-of this does nothing.
+Under `torchrun` or `accelerate launch` each process takes its share of a step's clips, and their
+gradients add up to that of the step. Only the process of rank 0 writes. With one process, all of
+this does nothing.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from musicgen_lora.errors import RunError
 CHUNK = 16_000_000
 """Gradient values that are reduced together."""
 LONGEST_WAIT = timedelta(days=7)
-"""The others wait while the first one tokenises a dataset, for which the usual 10 to 30 minutes are
-too few. One that has ended is noticed at once all the same."""
+"""The others wait while the first one tokenises a dataset, for which the usual timeouts of 10 to 30
+minutes are too short. A process that has ended is still noticed at once."""
 
 LOST_PEER = "Another process of this run has ended or can't be reached; its message says why."
 
 
 @cache
 def _state() -> PartialState:
-    # Left to itself, accelerate looks for other processes only where there is an accelerator: each
-    # of several on a CPU would train alone.
+    # By default accelerate looks for other processes only if there is an accelerator: on a CPU,
+    # each of several would train alone.
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     return PartialState(cpu=cpu, timeout=LONGEST_WAIT)
 
@@ -54,19 +54,19 @@ def world_size() -> int:
 
 
 def first_to_fail() -> bool:
-    """Whether no other process has asked this before: what stops all of them is said once."""
+    """Whether no other process has asked this before, so that what stops all is reported once."""
     if world_size() == 1:
         return True
     try:
         return distributed.distributed_c10d._get_default_store().add("failed", 1) == 1
     except RuntimeError:
-        # The store has gone with whoever held it; better said twice than never.
+        # The store is gone with the process that held it; better to report twice than never.
         return True
 
 
 @contextmanager
 def as_lost_peer() -> Iterator[None]:
-    """The libraries' many errors for a lost peer are one to the user."""
+    """Turns the libraries' many errors for a lost peer into one."""
     try:
         yield
     except RuntimeError as error:
@@ -74,12 +74,12 @@ def as_lost_peer() -> Iterator[None]:
 
 
 def lost_peer(error: RuntimeError) -> bool:
-    """Whether torch, within its own work, found another process gone."""
+    """Whether torch itself has found another process gone."""
     return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
 def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
-    """The sum over all processes of a tensor of equal shape in each."""
+    """The sum over all processes of a tensor that has the same shape in each."""
     if world_size() == 1:
         return values
     total = values.to(device())
@@ -99,12 +99,12 @@ def all_reduce_max(value: int) -> int:
 
 
 def barrier() -> None:
-    """Waits until all processes are here."""
+    """Waits until all processes have reached this."""
     all_reduce_max(0)
 
 
 def all_reduce_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Puts the sum over all processes in place of each gradient; a missing one counts as zero."""
+    """Replaces each gradient by its sum over all processes; a missing one counts as zero."""
     if world_size() == 1:
         return
     chunk: list[nn.Parameter] = []

@@ -1,4 +1,4 @@
-"""Keeps what libraries say to each other from people, who can't act on it."""
+"""Hides messages of libraries that users can't act on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ LIBRARIES = ("torch", "transformers", "peft")
 
 
 def silence_libraries() -> None:
-    """Progress bars, doubts about a config and warnings of transformers are not shown, nor what
-    libraries announce to each other of their own future changes."""
+    """Hides transformers' progress bars, doubts about configs and warnings, and the libraries'
+    announcements of future changes."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -22,8 +22,8 @@ def silence_libraries() -> None:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silences them meanwhile: in a notebook it would stand in red above what plays. Their settings
-    are as before afterwards."""
+    """A context in which libraries are silent: in a notebook, their messages would appear in red
+    above the player. Their settings are restored afterwards."""
     from transformers.utils import logging
 
     had_bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()

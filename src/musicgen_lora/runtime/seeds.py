@@ -1,7 +1,7 @@
-"""Seeds of independent draws, from what each of them is for.
+"""Seeds for independent draws, derived from the purpose of each.
 
-torch's CPU generator takes the low 32 bits of a seed and drops the rest without a word, so a sum or
-a shift of seed, step and rank collides, or never reaches it. A hash uses all of what it is given.
+torch's CPU generator uses the low 32 bits of a seed and silently drops the rest, so sums or shifts
+of seed, step and rank would collide or be lost. A hash uses all of its input.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import json
 
 
 def seed_of(*parts: str | int) -> int:
-    """A seed of 32 bits, which every generator takes whole.
+    """A seed of 32 bits, all of which every generator uses.
 
     Args:
-        parts: the purpose first, then the user's seed and the place, such as
-            `"dropout", seed, step, rank`. Other parts, or the same in another order, give other
-            seeds.
+        parts: the purpose first, then the user's seed and the position, such as
+            `"dropout", seed, step, rank`. Other parts, or another order, give another seed.
     """
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()
     return int.from_bytes(digest[:4], "little")

@@ -1,4 +1,4 @@
-"""The versions of everything that can change a result."""
+"""Versions of the software that can change a result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from musicgen_lora import __version__
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that can change a result."""
+    """The versions of this package, Python and the libraries that can change a result."""
     extras = {
         name: importlib.metadata.version(name)
         for name in ("bitsandbytes",)

@@ -1,11 +1,11 @@
-"""A few processes that work on files made by others: one that crashes or hangs costs its file.
+"""A few processes that work on untrusted files: one that crashes or hangs costs only its file.
 
-`concurrent.futures` gives up the whole pool when one of its processes dies, and can't end a single
-one that hangs. Decoders of strangers' files do both, so each process here has a pipe of its own, a
-task at a time, and a time limit that starts anew with each sign of life.
+`concurrent.futures` gives up the whole pool when one of its processes dies, and can't kill a single
+one that hangs. Decoders of strangers' files do both, so each process here has a pipe of its own,
+one task at a time, and a time limit that restarts with each sign of life.
 
-What no other file would escape (a disk that is full, a folder that can't be written to) is no fault
-of the file at hand: it ends the run.
+A fault that would hit every other file too (a full disk, a folder that can't be written to) isn't
+blamed on the current file: it ends the run.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from musicgen_lora.runtime.memory import PLAIN_ALLOCATOR
 from musicgen_lora.runtime.threads import bounded_spinning
 
 LIMIT_S = 60.0
-"""A task that gives no sign of life for so long is ended."""
+"""A task that gives no sign of life for this long is killed."""
 START_S = 120.0
-"""A process may take so long to start: the libraries are large, disks slow."""
+"""A process may take this long to start: the libraries are large, and disks slow."""
 
 RUN_FAULTS = DISK_FAULTS | RIGHTS_FAULTS | {errno.EMFILE, errno.ENFILE}
-"""Error numbers of what the next file would meet too. Readers say themselves what is wrong with
-the file that they read, as an `AudioError`; what is left comes from writing."""
+"""Error numbers of faults that the next file would meet too. Readers report what is wrong with a
+file as an `AudioError`, so these come from writing."""
 FIRST_LOADED = "musicgen_lora.runtime.fork_server"
-"""By the server that forks the processes, which then loads what they work on."""
+"""Loaded by the server that forks the processes before it loads their work's module."""
 MAX_SOCKET_FOLDER_BYTES = 60
-"""A socket's path has up to 104 bytes, of which multiprocessing adds some thirty."""
+"""A socket's path has at most 104 bytes, of which multiprocessing adds some thirty."""
 
 
 class SignOfLife(Protocol):
-    """Called by a task's work now and then; `share` is how much of the task is done, 0 to 1."""
+    """Called by a task's work now and then; `share` is the part of the task done, 0 to 1."""
 
     def __call__(self, share: float | None = None, /) -> None: ...
 
@@ -55,12 +55,12 @@ class SignOfLife(Protocol):
 OnShare = Callable[[int, float], None]
 """Called with (index of the task, share of it that is done)."""
 Work = Callable[[Any, SignOfLife], Any]
-"""A module's function of (task, sign of life)."""
+"""A module-level function of (task, sign of life)."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What a task came to that gave no result; `reason` follows the name of its file."""
+    """The outcome of a task without a result; `reason` is printed after the name of its file."""
 
     reason: str
 
@@ -83,11 +83,11 @@ def run_tasks(
     """Runs `work` on each task and yields (index of the task, result or `Failure`) as they end.
 
     Args:
-        work: a module's function; what it raises ends its process and becomes a `Failure`.
+        work: a module-level function; what it raises ends its process and becomes a `Failure`.
         tasks: picklable.
-        n_workers: processes; 0 works in this one, where nothing limits a task.
-        limit_s: seconds without a sign of life after which a task is ended.
-        on_share: told how far tasks are that say so.
+        n_workers: processes; 0 runs tasks in this one, without a time limit.
+        limit_s: seconds without a sign of life after which a task is killed.
+        on_share: told how far along tasks are, by those that report it.
 
     Raises:
         RunError, OSError: the disk is full or broken, or a folder can't be written to.
@@ -148,8 +148,8 @@ def _hand_out(
     workers: list[_Worker],
     n_workers: int,
 ) -> None:
-    """Gives each idle process a task that waits, starts as many as are of use, and ends those that
-    there is none for."""
+    """Gives each idle process a waiting task, starts as many processes as can be used, and ends
+    those without a task."""
     n_busy = sum(worker.task is not None for worker in workers)
     while len(workers) < min(n_workers, n_busy + len(waiting)):
         with _environment(bounded_spinning() | PLAIN_ALLOCATOR):
@@ -164,7 +164,7 @@ def _hand_out(
         try:
             worker.pipe.send(tasks[worker.task])
         except BrokenPipeError:
-            # Died before it began; `wait` sees the closed pipe.
+            # It died before it began; `wait` will see the closed pipe.
             continue
 
 
@@ -178,7 +178,7 @@ def _start(context: Any, work: Work) -> _Worker:
         if "AF_UNIX" not in str(error):
             raise
         raise UserError(
-            f"{tempfile.gettempdir()}: too long a path for temporary files; set TMPDIR to a "
+            f"{tempfile.gettempdir()}: this path is too long for temporary files; set TMPDIR to a "
             "shorter one."
         ) from error
     theirs.close()
@@ -187,7 +187,7 @@ def _start(context: Any, work: Work) -> _Worker:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """What is started meanwhile has these variables."""
+    """A context in which started processes get these environment variables."""
     before = dict(os.environ)
     os.environ.update(values)
     try:
@@ -202,8 +202,8 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _plain_main() -> Iterator[None]:
-    """An empty main module meanwhile. multiprocessing has each process import that of its caller
-    again: a script without a `__main__` guard would run once more in each of them."""
+    """A context with an empty main module. multiprocessing makes each process import its caller's
+    main module: a script without a `__main__` guard would run again in each of them."""
     main = sys.modules["__main__"]
     plain = ModuleType("__main__")
     plain.__spec__ = None
@@ -216,13 +216,13 @@ def _plain_main() -> Iterator[None]:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """What is started meanwhile never sees Ctrl-C or a SIGTERM or SIGHUP to the whole group, not
-    even while its libraries load: only the first process knows what to save, and it ends the
-    others."""
+    """A context in which started processes never see Ctrl-C, or a SIGTERM or SIGHUP sent to the
+    whole group, not even while their libraries load: only the first process knows what to save, and
+    it ends the others."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    # It unblocks them when it is started.
+    # Starting the resource tracker would unblock them.
     resource_tracker.ensure_running()
     stops = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
@@ -234,7 +234,7 @@ def _signals_blocked() -> Iterator[None]:
 
 @contextmanager
 def _short_temporary_folder() -> Iterator[None]:
-    """multiprocessing puts a socket into the temporary folder, whose path may be too long."""
+    """A context with a temporary folder whose path is short enough for multiprocessing's socket."""
     given = tempfile.tempdir
     if os.name == "posix" and len(os.fsencode(tempfile.gettempdir())) > MAX_SOCKET_FOLDER_BYTES:
         tempfile.tempdir = "/tmp" if os.access("/tmp", os.W_OK | os.X_OK) else given
@@ -250,7 +250,7 @@ def _receive(worker: _Worker) -> tuple[str, Any]:
     except (EOFError, ConnectionResetError):
         worker.process.join(5.0)
         code = worker.process.exitcode
-        return "dead", Failure(f"crashed the reader (exit code {code}).")
+        return "dead", Failure(f"crashed its reader (exit code {code}).")
 
 
 def _end(worker: _Worker) -> None:
@@ -260,7 +260,7 @@ def _end(worker: _Worker) -> None:
 
 
 def _serve(work: Work, pipe: Connection) -> None:
-    """What a process does until its pipe closes."""
+    """The main loop of a process, until its pipe closes."""
     # Where signals can't be blocked, Ctrl-C reaches every process of a terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -270,36 +270,36 @@ def _serve(work: Work, pipe: Connection) -> None:
             pipe.send(("alive", None))
             _work_on(work, task, pipe)
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            # Whoever wanted the result has gone.
+            # Nobody wants the result any more.
             os._exit(0)
 
 
 def _work_on(work: Work, task: Any, pipe: Connection) -> None:
-    """Sends what a task came to; after an error the process ends."""
+    """Works on a task and sends its outcome; after an error the process ends."""
     try:
         pipe.send(("done", work(task, lambda share=None: pipe.send(("alive", share)))))
     except (BrokenPipeError, ConnectionResetError):
         raise
     except BaseException as error:
         pipe.send(outcome_of(error))
-        # Without a traceback: the reason is on its way.
+        # Without a traceback: the reason has been sent.
         sys.stderr.flush()
         raise SystemExit(1) from error
 
 
 def outcome_of(error: BaseException) -> tuple[str, Any]:
-    """What a task's error comes to, wherever it was worked on: "fault" and an exception that ends
-    the run, or "dead" and a `Failure`, which costs the task alone."""
+    """The outcome of a task's error, in any engine: "fault" and an exception that ends the run, or
+    "dead" and a `Failure`, which costs only the task."""
     if isinstance(error, RunError):
         return "fault", RunError(str(error))
     if isinstance(error, OSError) and error.errno in RUN_FAULTS:
         return "fault", OSError(error.errno, error.strerror, error.filename)
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return "dead", Failure(f"could not be worked on ({reason}).")
+    return "dead", Failure(f"could not be processed ({reason}).")
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the one that started it has gone, whatever it is working on."""
+    """Ends this process when the one that started it is gone, even in the middle of a task."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,5 +1,5 @@
-"""Checkpoints that survive a power cut, and finding the newest sound one. docs/architecture.md
-lists what they hold; all randomness is a function of the step, so no generator state is kept."""
+"""Checkpoints that survive a power cut, and finding the newest intact one. docs/architecture.md
+lists what they hold; all randomness is a function of the step, so no generator state is saved."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ _STATE = fields(
 
 @dataclass
 class LoopState:
-    """Where a training stands, beside weights, optimizers and average: what `state.json` holds.
+    """The state of a training besides weights, optimizers and average: what `state.json` holds.
 
     Args:
-        batch_size: as the settings have it, until memory runs out.
+        batch_size: from the settings, smaller once memory has run out.
         step: optimizer steps done.
         best: `step`, `loss` and `codebooks` of the best validation so far.
-        n_worse: validations since.
-        scale: of fp16's losses, as `GradScaler` keeps it.
-        other: what else the run needs to go on.
+        n_worse: validations since the best one.
+        scale: state of fp16's `GradScaler`.
+        other: whatever else the run needs to resume.
     """
 
     batch_size: int
@@ -71,12 +71,12 @@ class LoopState:
     other: dict[str, Any] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
-        """Returns the state as `state.json` has it, without the step."""
+        """Returns the content of `state.json`, without the step."""
         found = {name: getattr(self, own) for own, name in _OWN.items()}
         return {n: v for n, v in found.items() if n != "scale" or v is not None} | self.other
 
     def load(self, content: dict[str, Any]) -> None:
-        """Takes what a checkpoint's `state.json` says; what it lacks stays."""
+        """Takes over the values of a checkpoint's `state.json`; those it lacks stay."""
         self.step = content["step"]
         for own, name in _OWN.items():
             if name in content:
@@ -104,12 +104,12 @@ class Trained:
 
 
 def save_checkpoint(folder: Path, state: LoopState, trained: Trained, *, keep: int) -> Path:
-    """Writes `step-<step>` and removes all but the `keep` newest up to it and the best one. Called
-    in all processes, since each may hold a part; the first one writes.
+    """Writes `step-<step>` and removes all but the `keep` newest checkpoints up to it and the best
+    one. Called in all processes, since each may hold a shard; the first one writes.
 
     Args:
         folder: `output_dir/checkpoints`.
-        keep: how many of the newest checkpoints stay.
+        keep: how many of the newest checkpoints stay, this one included.
     """
     weights, average = trained.weights, trained.ema.means if trained.ema is not None else None
     gathered = weights.gather()
@@ -134,7 +134,7 @@ def save_checkpoint(folder: Path, state: LoopState, trained: Trained, *, keep: i
 
     atomic.publish_folder(path, fill)
     found = _checkpoints(folder)
-    # Later ones are damaged ones that this run has come back from.
+    # Later checkpoints are damaged: this run resumed from before them.
     at = found.index(path) + 1
     best = state.best["step"] if state.best is not None else None
     for stale in [*found[: max(0, at - keep)], *found[at:]]:
@@ -144,7 +144,7 @@ def save_checkpoint(folder: Path, state: LoopState, trained: Trained, *, keep: i
 
 
 def step_name(step: int | None) -> str:
-    """Name of the folder that belongs to a step; empty for None."""
+    """The name of a step's folder; empty for None."""
     return "" if step is None else f"step-{step:06d}"
 
 
@@ -155,13 +155,13 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint whose every file is as its manifest says; damaged ones are named
-    through `say` and passed over."""
+    """The newest checkpoint whose files all match its manifest; damaged ones are reported through
+    `say` and skipped."""
     for path in reversed(_checkpoints(folder)):
         faults = atomic.manifest_faults(path)
         if not faults:
             return path
-        say(f"{path}: damaged ({', '.join(faults)}); looking for the checkpoint before it.")
+        say(f"{path}: damaged ({', '.join(faults)}); trying the previous checkpoint.")
     return None
 
 
@@ -177,7 +177,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         age = "a newer" if isinstance(version, int) and version > FORMAT_VERSION else "an older"
         raise UserError(
-            f"{checkpoint}: made by {age} release; resume with that one, or begin anew: "
+            f"{checkpoint}: written by {age} release; resume with that release, or start over with "
             "--resume never"
         )
     check_kind(state, _STATE, path)
@@ -185,14 +185,14 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def restore(checkpoint: Path, state: LoopState, trained: Trained) -> None:
-    """Puts a checkpoint's weights, optimizers, average and state of the loop back.
+    """Restores weights, optimizers, average and loop state from a checkpoint.
 
     Args:
         state: is overwritten.
-        trained: is overwritten; the same parameters as those saved.
+        trained: is overwritten; must have the parameters that were saved.
 
     Raises:
-        UserError: they are of other parameters, or damaged.
+        UserError: the checkpoint has other parameters, or is damaged.
     """
     content = read_state(checkpoint)
     weights, average = trained.weights, trained.ema.means if trained.ema is not None else []
@@ -206,6 +206,6 @@ def restore(checkpoint: Path, state: LoopState, trained: Trained) -> None:
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
-            f"{checkpoint}: is not of this training ({reason}); begin anew: --resume never"
+            f"{checkpoint}: belongs to another run ({reason}); start over with --resume never"
         ) from error
     state.load(content)

@@ -1,5 +1,5 @@
-"""Settings of a training that don't go with the machine or the base: told before the work. Which
-don't go with each other, `config.TrainSettings` tells."""
+"""Checks of training settings against the machine and the base, made before any work is done.
+`config.TrainSettings` checks the settings against each other."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from musicgen_lora.training.weights import lora_spec
 
 
 def check_settings(settings: TrainSettings) -> None:
-    """Raises a UserError where a library is missing, or there are more processes than clips."""
+    """Raises a UserError if a library is missing, or a step has fewer clips than processes."""
     check_extras(settings)
     per_step = settings.batch_size * settings.gradient_accumulation_steps
     if per_step < processes.world_size():
         raise UserError(
-            f"A step has {count(per_step, 'clip')} (batch_size x gradient_accumulation_steps) for "
-            f"{processes.world_size()} processes; raise --gradient_accumulation_steps."
+            f"A step has {count(per_step, 'clip')} (batch_size x gradient_accumulation_steps), too "
+            f"few for {processes.world_size()} processes; raise --gradient_accumulation_steps."
         )
 
 
 def check_fit(settings: TrainSettings, model: BaseModel) -> None:
-    """Raises a UserError where settings don't go with the base."""
+    """Raises a UserError if settings don't fit the base."""
     _check_codebooks(settings, model.shape.n_codebooks)
     check_sharding(settings, model.hf)
     check_quantise(settings.quantise, adapter=settings.adapter, device=processes.device())
-    # Whether an expression names the text encoder, only the model tells.
+    # Only the model can tell whether an expression matches the text encoder.
     if settings.text_encoder_learning_rate is not None and not trains_text(settings, model):
         raise UserError(UNUSED_TEXT_RATE)
 
@@ -49,5 +49,5 @@ def _check_codebooks(settings: TrainSettings, n_codebooks: int) -> None:
     if weights is not None and (len(weights) != n_codebooks or not any(weights)):
         raise UserError(
             f"--codebook_weights {' '.join(f'{weight:g}' for weight in weights)}: the model has "
-            f"{n_codebooks} codebooks, which need a weight each, one above 0 at least."
+            f"{n_codebooks} codebooks; give one weight for each, at least one of them above 0."
         )

@@ -1,4 +1,4 @@
-"""What a run reads: its clips, their codes, the split, the validation windows, the captions."""
+"""The data of a run: its clips, their codes, the split, the validation windows, the captions."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 
 GATE_WINDOWS = 32
-"""Training windows that the gate reads where nothing is held out."""
+"""Training windows that the gate scores when nothing is held out."""
 CAPTIONS_AHEAD = 1_000
-"""Up to so many captions are encoded before the first step, more of them as they come up: the
-start doesn't wait for the whole of a large dataset."""
+"""Up to this many captions are all encoded before the first step; more are encoded as they come
+up, so that the start doesn't wait for a whole large dataset."""
 
 
 @dataclass(frozen=True)
 class RunData:
-    """Data of a run.
+    """The data of a run.
 
     Args:
-        clips: those long enough.
+        clips: the clips that are long enough.
         train: rows of the clips to train on.
-        held_out: rows of the clips of the sources held out.
-        windows: of the held-out clips; empty where nothing is held out.
-        gate_windows: what the gate and the effect check read.
-        text_is_ready: whether the model knows all captions, so that no step runs the text encoder.
+        held_out: rows of the clips whose sources are held out.
+        windows: windows of the held-out clips; empty if nothing is held out.
+        gate_windows: windows that the gate and the effect check score.
+        text_is_ready: whether all captions are encoded, so that no step runs the text encoder.
     """
 
     clips: Clips
@@ -58,8 +58,8 @@ class RunInputs(NamedTuple):
     """What a run works with.
 
     Args:
-        settings: with what was decided for the run.
-        model: on its device from the first step on, with the trained weights in it.
+        settings: with the values that were decided for this run filled in.
+        model: on its device by the first step, with the trained weights in it.
     """
 
     settings: TrainSettings
@@ -75,14 +75,14 @@ def open_data(
     *,
     frozen_text: bool,
 ) -> RunData:
-    """Encodes what is missing, splits, and cuts the windows.
+    """Encodes whatever is not cached, splits the clips, and chooses the validation windows.
 
     Args:
-        model: encodes clips and captions, and gives the conditions from here on.
-        frozen_text: whether captions can be encoded ahead, since no step changes the encoder.
+        model: encodes clips and captions, and keeps the text states.
+        frozen_text: whether captions can be encoded ahead because no step changes the encoder.
 
     Raises:
-        UserError: a file or the split is not usable.
+        UserError: a file or the split is unusable.
     """
     shortest = model.delays.shortest
     ids, codes = _open_codes(settings, clips, model, console)
@@ -115,7 +115,7 @@ def open_data(
         frame_rate=model.shape.frame_rate,
         melodies=melodies if settings.melody_dropout < 1.0 else None,
     )
-    # Enough to judge the base by, whatever the size of the dataset.
+    # Enough to judge the base, however large the dataset.
     gate_windows = windows or windows_of(train, GATE_WINDOWS)
     model.text.frozen = frozen_text
     is_ready = _read_captions(settings, kept, model, console)
@@ -124,12 +124,12 @@ def open_data(
 
 
 def _of_joined_sources(clips: Sequence[Clip], ids: Sequence[str], console: Console) -> Clips:
-    """The clips, of which copies have one source; says which are."""
+    """The clips, with copies of the same audio joined into one source; says so if there are any."""
     joined, copies = join_copies(clips, ids)
     if copies:
         console.print(
             f"{count(len(copies), 'clip')} with the same audio as another, such as {copies[0]}: "
-            "they are of one source, so that none is trained on and held out as well.",
+            "treated as one source, so that no audio is both trained on and held out.",
             style="yellow",
         )
     return joined
@@ -149,8 +149,8 @@ def _split(
         console.print(parts)
     if not len(held_out):
         console.print(
-            "Too few sources to hold any out: nothing can be validated, and the last "
-            "step becomes best_model. Two sources are the least, 50 clips are advised.",
+            "Too few sources to hold any out: nothing is validated, and the weights of the last "
+            "step become best_model. Use at least two sources; 50 clips or more are advised.",
             style="yellow",
         )
     return train, held_out
@@ -162,8 +162,8 @@ def _read_captions(
     model: BaseModel,
     console: Console,
 ) -> bool:
-    """Encodes the captions ahead, unless they are many or change. Returns whether all of them are
-    encoded; says how odd ones are read."""
+    """Encodes the captions ahead, unless there are too many or the encoder is trained. Returns
+    whether all of them are encoded; says how unusual ones are read."""
     tokenizer, text = model.tokenizer, model.text
     captions = clips.column("texts").flatten().unique()
     for line in [
@@ -178,7 +178,7 @@ def _read_captions(
         console.print(line, style="yellow")
     is_ready = text.frozen and len(captions) <= CAPTIONS_AHEAD
     if is_ready:
-        with working(console, "reading the captions"):
+        with working(console, "encoding the captions"):
             text.prepare(captions.to_pylist())
     return is_ready
 
@@ -193,7 +193,7 @@ def _open_codes(
     data_dir = settings.data_dir
     if settings.from_tokens:
         return open_tokens(clips, model, data_dir)
-    # The first process encodes what is missing; the others wait and find it.
+    # The first process encodes what is missing; the others wait, then find it cached.
     if processes.rank() > 0:
         processes.barrier()
     with progress(console, "clips encoded") as on_clip:
@@ -207,7 +207,7 @@ def _open_codes(
 def _long_enough(
     clips: Sequence[Clip], codes: TokenStore, shortest: int, console: Console
 ) -> np.ndarray:
-    """Rows of the clips without those in which the last codebook has nothing to predict."""
+    """Rows of the clips that are long enough for the last codebook to have something to predict."""
     is_long = codes.n_frames >= shortest
     if not is_long.any():
         raise UserError("Every clip is shorter than 0.1 s; nothing is left to train on.")

@@ -14,21 +14,21 @@ class EMA:
 
     Args:
         parameters: before the first step.
-        decay: a step's weights count this much less after each further step.
+        decay: factor by which a step's weights count less after each further step.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self._parameters, self._decay = parameters, decay
         self.means = [parameter.detach().float().clone() for parameter in parameters]
-        """A tensor a parameter, to be saved and to be restored in place."""
+        """One tensor per parameter, to be saved and restored in place."""
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Moves the average towards the parameters.
 
         Args:
-            step: steps done. The average is of those alone: the weights before the first are no
-                part of it, as in Adam's bias correction, so that they don't weigh on a short run.
+            step: steps done. As in Adam's bias correction, the average leaves out the weights
+                before the first step, which would otherwise dominate a short run.
         """
         kept = (self._decay - self._decay**step) / (1.0 - self._decay**step)
         for mean, parameter in zip(self.means, self._parameters, strict=True):
@@ -37,7 +37,7 @@ class EMA:
     @contextmanager
     @torch.no_grad()
     def applied(self) -> Iterator[None]:
-        """The parameters are the average meanwhile."""
+        """A context in which the parameters hold the average."""
         own = [parameter.detach().clone() for parameter in self._parameters]
         try:
             self.apply()
@@ -48,6 +48,6 @@ class EMA:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Puts the average in the parameters' place."""
+        """Replaces the parameters by their average."""
         for parameter, mean in zip(self._parameters, self.means, strict=True):
             parameter.copy_(mean)

@@ -1,4 +1,4 @@
-"""Memory of a training: how much it took, and layers that are computed twice to save it."""
+"""Memory of a training: its peak, and gradient checkpointing to reduce it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from transformers import MusicgenForConditionalGeneration
 
 
 def checkpoint_layers(model: MusicgenForConditionalGeneration) -> None:
-    """Keeps only the input of each decoder layer for the backward pass, which computes the rest
-    again.
+    """Keeps only the input of each decoder layer for the backward pass, which recomputes the rest.
 
-    transformers' own switch asks for training mode, which would turn on the decoder's dropout.
+    transformers' own switch requires training mode, which would turn on the decoder's dropout.
     """
     layers: Any = model.decoder.model.decoder.layers
     for layer in layers:
@@ -29,13 +28,13 @@ def _checkpointed(forward: Any, *arguments: Any, **named: Any) -> Any:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most that the device's tensors have taken; on a CPU, the most that the process has."""
+    """Peak memory of the device's tensors; on a CPU, of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
         import resource
     except ImportError:
-        # Windows has none. accelerate brings this library.
+        # Windows lacks `resource`. psutil comes with accelerate.
         import psutil
 
         memory: Any = psutil.Process().memory_info()

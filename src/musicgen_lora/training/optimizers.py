@@ -13,8 +13,8 @@ from torch import nn
 from musicgen_lora.errors import UserError
 
 FIRST_PRODIGY_RATE = 1e-5
-"""Where its search begins: below any rate that an adapter learns at. From its own default, 1e-6,
-the first 20 steps of a short run do nothing."""
+"""Where Prodigy's search begins: below any rate at which an adapter learns. With its own default,
+1e-6, the first 20 steps of a short run do nothing."""
 
 RATE_SHARE = "rate_share"
 """A parameter group with this entry has its own share of each step's learning rate."""
@@ -28,7 +28,7 @@ def make_optimizers(
     weight_decay: float,
     text_encoder_learning_rate: float | None = None,
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers that step together, over all parameters.
+    """The optimizers that together step all parameters.
 
     Args:
         name: "adamw", "adamw8bit", "prodigy" or "muon".
@@ -38,7 +38,7 @@ def make_optimizers(
         text_encoder_learning_rate: peak rate of the text encoder's parameters; None for the same.
 
     Raises:
-        UserError: Muon has nothing to step.
+        UserError: no trained parameter is one that Muon steps.
     """
     share = 1.0
     if text_encoder_learning_rate is not None:
@@ -58,8 +58,8 @@ def make_optimizers(
                 use_bias_correction=True,
                 d0=FIRST_PRODIGY_RATE,
                 # The safeguard leaves rate and bias correction out of the estimate's denominator
-                # alone. Under a warm-up, and with a correction of a third for the first hundred
-                # steps, the estimate then stays where it began.
+                # only. With a warm-up, and a bias correction of a third over the first hundred
+                # steps, the estimate then never leaves its start.
                 safeguard_warmup=False,
             )
         ]
@@ -67,9 +67,8 @@ def make_optimizers(
         matrices = [p for name, p in parameters if _is_hidden_matrix(name, p)]
         if not matrices:
             raise UserError(
-                "--optimizer muon steps the decoder's layers, but not where they look at the text, "
-                "and nothing else of them is trained; take adamw, or train self-attention or feed "
-                "forward too."
+                "--optimizer muon is for the decoder's self-attention and feed-forward layers, and "
+                "none of them is trained; use --optimizer adamw, or train those layers too."
             )
         rest = _groups([pair for pair in parameters if not _is_hidden_matrix(*pair)], share)
         # Updates of AdamW's size (Liu et al., 2025), so that one rate serves both.
@@ -81,7 +80,7 @@ def make_optimizers(
 
 
 def _groups(parameters: Sequence[tuple[str, nn.Parameter]], share: float) -> list[dict[str, Any]]:
-    """Parameter groups: one, or the text encoder's apart where its share of the rate is not 1."""
+    """Parameter groups: one, or a separate one for a text encoder whose share is not 1."""
     if share == 1.0:
         return [{"params": [parameter for _, parameter in parameters]}]
     text = [parameter for name, parameter in parameters if name.startswith("text_encoder.")]
@@ -91,9 +90,9 @@ def _groups(parameters: Sequence[tuple[str, nn.Parameter]], share: float) -> lis
 
 
 def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon trains it: the decoder's blocks, but not where they look at the text. What a
-    caption says about the next token is little, so that gradient is mostly noise, and Muon steps
-    at full size whatever the gradient's."""
+    """Whether Muon trains it: a matrix of the decoder's blocks, outside their cross-attention. A
+    caption says little about the next token, so cross-attention's gradient is mostly noise, and
+    Muon takes a full-sized step however small the gradient."""
     return ".layers." in name and "encoder_attn" not in name and parameter.ndim == 2
 
 
@@ -109,13 +108,13 @@ def optimizer_state(
     optimizers: Sequence[torch.optim.Optimizer],
     whole: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What the optimizers remember.
+    """The state of the optimizers.
 
     Args:
-        whole: puts a tensor of sharded weights together, in the first process.
+        whole: gathers a tensor of sharded weights in the first process.
 
     Returns:
-        Tensors, and plain values that JSON can hold, both by `optimizer.parameter.name`, and
+        Tensors, and plain values that JSON can hold, both by `optimizer.parameter.name`, or
         `optimizer.group.index.name` for what an optimizer keeps in its groups.
     """
     tensors: dict[str, torch.Tensor] = {}
@@ -127,7 +126,7 @@ def optimizer_state(
             for name, value in _flat(state):
                 if isinstance(value, torch.Tensor):
                     value = whole(value)
-                    # safetensors takes no shared memory; bitsandbytes shares its tables.
+                    # safetensors refuses shared memory, and bitsandbytes shares its tables.
                     shared = value.data_ptr() in seen
                     seen.add(value.data_ptr())
                     tensors[f"{number}.{index}.{name}"] = value.clone() if shared else value
@@ -141,7 +140,8 @@ def optimizer_state(
 
 
 def _flat(state: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """bitsandbytes wraps its tensors in a dictionary of their own, and reads them without."""
+    """Flattens the nested dictionary in which bitsandbytes returns its tensors; it reads them back
+    flat."""
     for name, value in state.items():
         if isinstance(value, Mapping):
             yield from value.items()
@@ -155,10 +155,10 @@ def restore_optimizers(
     values: Mapping[str, Any],
     part_like: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda tensor, like: tensor,
 ) -> None:
-    """Puts back what `optimizer_state` gave.
+    """Restores what `optimizer_state` returned.
 
     Args:
-        part_like: a process's part of a tensor, split as a parameter is.
+        part_like: gives this process's shard of a tensor, split like a parameter.
     """
     for number, optimizer in enumerate(optimizers):
         groups = optimizer.state_dict()["param_groups"]

@@ -1,4 +1,4 @@
-"""What the model plays while it trains: the same prompts and seeds each time, so that the ear
+"""Clips that the model plays while it trains: the same prompts and seeds each time, so that one
 hears what the training changed and nothing else."""
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from musicgen_lora.training.record.run_folder import PREVIEWS
 
 N_CAPTIONS = 2
 PREVIEW_S, CAPTION_ON_CPU_S = 10.0, 4.0
-"""musicgen-small takes a CPU a minute or more for 10 s."""
+"""Seconds of each preview. On a CPU, musicgen-small takes a minute or more for 10 s."""
 LOOKED_AT = 100
-"""Clips, for captions that differ."""
+"""Clips that are searched for different captions."""
 NEVER = 10**9
 
 
 def with_previews(
     settings: TrainSettings, clips: Clips, held_out: np.ndarray, console: Console
 ) -> TrainSettings:
-    """The settings of a run, its previews named: prompts, seconds, steps between them. Where no
-    prompts are given, two captions are played by the base and, at the end, by the adapter.
+    """The settings with the previews filled in: prompts, seconds, steps between them. If no prompts
+    are given, two captions are played by the base and, at the end, by the adapter.
 
     Args:
-        held_out: rows of those held out, whose captions come first: how they should sound, the
-            adapter has not heard.
+        held_out: rows of the held-out clips, whose captions come first because the adapter has not
+            heard them.
     """
     if settings.previews == "off":
         return settings
     if settings.fsdp:
-        console.print("--fsdp makes no previews.")
+        console.print("No previews: --fsdp doesn't support them.")
         return settings
     if settings.preview_prompts:
         return replace(settings, preview_duration=settings.preview_duration or PREVIEW_S)
@@ -56,9 +56,9 @@ def with_previews(
     every = settings.preview_every or NEVER
     when = "at the end" if every == NEVER else f"every {every} steps and at the end"
     console.print(
-        f"Previews: {count(len(prompts), 'caption')}, {duration_s:g} s each, by the base and, "
-        f"{when}, by the adapter, into {settings.output_dir / PREVIEWS}; --previews off leaves "
-        "them out."
+        f"Previews: {count(len(prompts), 'caption')}, {duration_s:g} s each, played by the base "
+        f"now and by the adapter {when}, into {settings.output_dir / PREVIEWS}; --previews off "
+        "turns them off."
     )
     return replace(
         settings, preview_prompts=prompts, preview_duration=duration_s, preview_every=every
@@ -76,14 +76,14 @@ def make_previews(
 ) -> None:
     """Plays each prompt into `folder`, as WAV with a picture of its spectrum.
 
-    The draws come from generators of their own: a training with previews equals one without.
+    Sampling uses generators of its own, so that a training with previews equals one without.
 
     Args:
-        model: in eval mode, with whatever weights it has now.
-        folder: whole or absent; what it held is replaced.
-        seed: of the first clip; the next has one more.
+        model: in eval mode, with its current weights.
+        folder: replaced as a whole; never half written.
+        seed: of the first clip; each further clip has the next one.
     """
-    # Drawing libraries take a second to load, which no start of a run should wait for.
+    # Plotting libraries take a second to load, which no run should wait for at its start.
     from musicgen_lora.audio.pictures import mel_spectrogram_png
 
     bars = [stated_bar_lines(prompt, model.shape.frame_rate) for prompt in prompts]

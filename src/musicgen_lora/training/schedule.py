@@ -1,4 +1,4 @@
-"""The learning rate of a run, which settings and base decide together, and of each of its steps."""
+"""The learning rate of a run, which settings and base decide together, and of each step."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 DEFAULT_RATE, PRODIGY_RATE = 3e-4, 1.0
 DECAY_SHARE = 0.3
-"""Share of steps in which a wsd schedule decays."""
+"""Share of the steps over which a wsd schedule decays."""
 
 
 def with_rate(settings: TrainSettings, model: BaseModel, console: Console) -> TrainSettings:
-    """The settings with a learning rate, and without a decay that would move the base.
+    """The settings with a learning rate, and without a weight decay that would change the base.
 
-    The rate is the given one, else what the base advises for adapters, else 3e-4. It is said unless
-    it was given and nobody advises another.
+    The rate is the given one, else what the base advises for adapters, else 3e-4. It is printed
+    unless it was given and the base advises no other.
     """
     adapts = settings.trainable == "lora"
     advised = model.facts.advised_learning_rate if adapts else None
@@ -39,13 +39,15 @@ def with_rate(settings: TrainSettings, model: BaseModel, console: Console) -> Tr
     elif rate is None:
         rate = advised or DEFAULT_RATE
         why = "as this base advises for adapters" if advised else "the default"
-        console.print(f"Learning rate {rate:g}, {why}; --learning_rate gives another.")
+        console.print(f"Learning rate {rate:g}, {why}; change it with --learning_rate.")
     elif advised and not math.isclose(rate, advised):
         console.print(f"Learning rate {rate:g}, as given; this base advises {advised:g}.")
     decay = settings.weight_decay
     if adapts and settings.lora_init in FROM_BASE and decay:
         # It would shrink the part of the base that the adapter holds.
-        console.print(f"No weight decay: with lora_init {settings.lora_init} it moves the base.")
+        console.print(
+            f"No weight decay: with lora_init {settings.lora_init} it would change the base."
+        )
         decay = 0.0
     return replace(settings, learning_rate=rate, weight_decay=decay)
 
@@ -53,8 +55,8 @@ def with_rate(settings: TrainSettings, model: BaseModel, console: Console) -> Tr
 def set_learning_rate(
     optimizers: Iterable[Optimizer], settings: ScheduleSettings, step: int, n_steps: int
 ) -> float:
-    """Gives the optimizers the rate of step 0..n_steps-1, or their groups the share of it that is
-    theirs (`RATE_SHARE`). Returns the rate."""
+    """Sets the optimizers' rate for step 0..n_steps-1, times a parameter group's own share of it
+    (`RATE_SHARE`). Returns the rate."""
     assert settings.learning_rate is not None
     rate = learning_rate_at(
         step,
@@ -72,9 +74,9 @@ def set_learning_rate(
 def learning_rate_at(
     step: int, n_steps: int, *, peak: float, schedule: str, warmup_share: float
 ) -> float:
-    """Rate of step 0..n_steps-1: linear warm-up, then cosine or linear to 0, constant, or wsd
+    """The rate of step 0..n_steps-1: linear warm-up, then cosine or linear to 0, constant, or wsd
     (warmup-stable-decay: constant, then linear to 0 over the last 30 %; Hu et al., MiniCPM, 2024),
-    where a long run's end can be moved as late as its decay begins."""
+    with which the end of a long run can be moved until its decay begins."""
     n_warmup = math.ceil(warmup_share * n_steps)
     if step < n_warmup:
         return peak * (step + 1) / n_warmup

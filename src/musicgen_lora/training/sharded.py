@@ -1,8 +1,8 @@
-"""Full training where no device holds the weights, their gradients and AdamW's state as well: each
-process keeps a part of every one of them (FSDP, Zhao et al., 2023; torch's `fully_shard`).
+"""Full training when no single device can hold the weights, their gradients and AdamW's state: each
+process keeps a shard of each (FSDP, Zhao et al., 2023; torch's `fully_shard`).
 
-A layer's weights are put together for the moment of its work. That takes all processes, so each
-must run the model equally often, and what is saved is gathered by all of them.
+A layer's weights are gathered only while it computes. That takes all processes, so each must run
+the model equally often, and all of them gather what is saved.
 """
 
 from __future__ import annotations
@@ -26,52 +26,52 @@ if TYPE_CHECKING:
 
 
 def check_sharding(settings: TrainSettings, model: MusicgenForConditionalGeneration) -> None:
-    """Raises a UserError where `--fsdp` doesn't go with the base or the processes."""
+    """Raises a UserError if `--fsdp` doesn't fit the base or the number of processes."""
     if not settings.fsdp:
         return
     if is_melody(model):
-        raise UserError("--fsdp doesn't train melody models; leave it out.")
+        raise UserError("--fsdp doesn't support melody models; leave it out.")
     if processes.world_size() == 1:
         raise UserError(
-            "--fsdp shares the weights among several processes, and this is one: torchrun "
-            "--nproc_per_node 2 -m musicgen_lora.cli train ..."
+            "--fsdp shards the weights across several processes, and there is only one; start them "
+            "with torchrun --nproc_per_node 2 -m musicgen_lora.cli train ..."
         )
 
 
 def shard_model(model: MusicgenForConditionalGeneration, *, with_text: bool) -> None:
-    """Leaves each process its part of the trained weights, in place.
+    """Shards the trained weights across the processes, in place.
 
     Args:
-        model: on its device, equal in all processes. Its parameters become others.
+        model: on its device, equal in all processes. Its parameters are replaced.
         with_text: the text encoder is trained too.
     """
     text_encoder: Any = model.text_encoder
     decoder: Any = model.decoder
-    # Modules that are called from outside; each brings those inside it that are not listed.
+    # Modules that are called from outside; each includes its submodules that are not listed.
     units = [*decoder.model.decoder.layers, decoder.model, *decoder.lm_heads]
     if hasattr(model, "enc_to_dec_proj"):
         units.append(model.enc_to_dec_proj)
     if with_text:
         units += [*text_encoder.encoder.block, text_encoder]
-    # It is told to be careful with what the heads return; nothing here writes into that.
+    # It warns against writing into the heads' outputs, which nothing here does.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     mesh = init_device_mesh(processes.device().type, (processes.world_size(),))
     for unit in units:
         fully_shard(unit, mesh=mesh)
-        # A process's loss is its part of the step's: gradients are added, not averaged. gloo
-        # knows no other reduction than the sum.
+        # A process's loss is its part of the step's, so gradients are summed, not averaged. gloo
+        # has no reduction but the sum.
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part; a tensor that is in no parts, as it is."""
+    """This process's shard; an unsharded tensor as it is."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor with the parts of all processes, which must all ask for it. The first one has it, on
-    the CPU; the others have an empty one, since they write nothing."""
+    """Gathers a tensor from the shards of all processes, which must all call this. The first one
+    gets it, on the CPU; the others get an empty one, since they write nothing."""
     if not isinstance(tensor, DTensor):
         return tensor
     with processes.as_lost_peer():
@@ -81,18 +81,18 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 def whole_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """A model's `state_dict` in the first process, each tied weight under one name, as transformers
-    saves it. All processes must ask for it."""
+    saves it. All processes must call this."""
     every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     again = every - {name for name, _ in model.named_parameters()}
     return {name: whole(t) for name, t in model.state_dict().items() if name not in again}
 
 
 def part_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """This process's part of a whole tensor, split as `like` is; as it is where `like` is whole or
-    of another shape, as an optimizer's count of steps."""
+    """This process's shard of a whole tensor, split like `like`; the tensor as it is if `like` is
+    unsharded or has another shape, such as an optimizer's step count."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:
         return tensor
-    # Each process has read the same file: nothing need be sent.
+    # Each process has read the same file, so nothing needs to be sent.
     return distribute_tensor(
         tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
     )

@@ -1,4 +1,4 @@
-"""Signals as requests: a run that is asked to stop finishes its step, saves and leaves."""
+"""Signals as requests: a run that is asked to stop finishes its step, saves and exits."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from types import FrameType
 from musicgen_lora.language.translate import translated
 from musicgen_lora.terminals import handled, hangups, let_go
 
-ASKED = "Stopping after this step, with a checkpoint; once more ends it at once, without one."
+ASKED = (
+    "Stopping after this step and saving a checkpoint; a second signal (Ctrl-C) stops at once "
+    "without saving."
+)
 ENDED = (
-    "Ended at once: what came after the last checkpoint is lost; the same command goes on from it."
+    "Stopped at once: the steps since the last checkpoint are lost; run the same command to resume "
+    "from it."
 )
 LAUNCHER_GRACE_S = 5.0
-"""A launcher passes on to its processes the Ctrl-C that the terminal has already sent them."""
+"""A launcher forwards the Ctrl-C that the terminal has already sent to its processes."""
 
 
 class StopSignals:
-    """Turns the first SIGINT, SIGTERM or SIGHUP (the terminal was closed) into a request to stop
-    after the step; the second one ends the process at once.
+    """Turns the first SIGINT, SIGTERM or SIGHUP (terminal closed) into a request to stop after the
+    step; a second one ends the process at once.
 
     Args:
-        grace_s: a second one this soon after the first is the first again.
+        grace_s: a second one within this time is taken for the first again.
     """
 
     def __init__(self, grace_s: float = 0.0) -> None:
@@ -35,7 +39,7 @@ class StopSignals:
         self._handled = ExitStack()
 
     def __enter__(self) -> StopSignals:
-        # A notebook's worker thread goes without.
+        # In a notebook's worker thread, signals can't be handled.
         stops = [signal.SIGINT, signal.SIGTERM, *hangups()]
         self._handled.enter_context(handled(stops, self._receive))
         return self
@@ -54,7 +58,7 @@ class StopSignals:
 
 
 def _say(sentence: str) -> None:
-    """A line to standard error, past its buffer, in which the signal may have met the program."""
+    """Writes a line to standard error, past the buffer that the signal may have interrupted."""
     if os.environ.get("RANK", "0") == "0":
         with contextlib.suppress(OSError):
             os.write(2, f"{translated(sentence)}\n".encode())

@@ -1,4 +1,4 @@
-"""One optimizer step over several batches, and the clips that each of them has."""
+"""One optimizer step over several batches, and the division of its clips into batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from musicgen_lora.runtime import processes
 
 @dataclass(frozen=True)
 class StepResult:
-    """Figures of one step: loss of each codebook in nats, and gradient norm before clipping."""
+    """Figures of one step: the loss of each codebook in nats, the gradient norm before clipping."""
 
     codebooks: list[float]
     grad_norm: float
@@ -35,10 +35,10 @@ class Learner:
 
     Args:
         scaler: for fp16, else None.
-        codebook_weights: K weights of the codebooks in the gradient, relative to each other; the
-            figures of a step are without them. None weighs all alike.
-        autocast: type that fp32 weights are multiplied in (full training), else None.
-        sharded: each process has a part of the parameters only.
+        codebook_weights: K relative weights of the codebooks in the gradient; the figures of a
+            step are unweighted. None weights all alike.
+        autocast: dtype that fp32 weights are multiplied in (full training), else None.
+        sharded: whether each process has only a shard of the parameters.
     """
 
     model: BaseModel
@@ -52,30 +52,30 @@ class Learner:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory, on whichever device."""
+    """Whether torch ran out of memory, on any device."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)
 
 
 def optimise_step(
     learner: Learner, batches: Sequence[Batch], totals: torch.Tensor, where: str
 ) -> StepResult | None:
-    """Accumulates the gradient of all batches of all processes and steps once.
+    """Accumulates the gradient over all batches of all processes and takes one step.
 
     The loss is that of one big batch: each codebook's cross-entropy is summed over the batches
     and divided by its number of frames in all of them, however ragged they are.
 
     Args:
-        learner: its optimizers have the step's rates.
+        learner: its optimizers already have the step's rates.
         batches: this process's share of the step.
         totals: predicted frames of each codebook in the whole step, `[K]`.
-        where: names step and clips in the message, should the loss be NaN.
+        where: names step and clips in error messages.
 
     Returns:
-        The figures; None if memory ran out in a process. Then nothing was changed.
+        The figures; None if memory ran out in a process, with nothing changed.
 
     Raises:
-        RunError: the loss or a gradient is not finite, and the parameters are as before; or sharded
-            weights, where memory ran out or another process is gone.
+        RunError: the loss or a gradient is not finite, and the parameters are unchanged; or, with
+            sharded weights, memory ran out or another process is gone.
     """
     means = _try_to_accumulate(learner, batches, totals, where)
     if processes.all_reduce_max(int(means is None)) or means is None:
@@ -84,7 +84,7 @@ def optimise_step(
     means = processes.all_reduce_sum(means)
     if not bool(torch.isfinite(means).all()):
         _forget_gradients(learner)
-        raise RunError(f"The loss is not finite {where}; nothing was changed by this step.")
+        raise RunError(f"The loss is not finite {where}; the step was not taken.")
     if not learner.sharded:
         processes.all_reduce_gradients(learner.parameters)
     norm = _apply_gradients(learner, where)
@@ -94,7 +94,7 @@ def optimise_step(
 def _try_to_accumulate(
     learner: Learner, batches: Sequence[Batch], totals: torch.Tensor, where: str
 ) -> torch.Tensor | None:
-    """What `_accumulate` gives, or None where memory runs out."""
+    """The result of `_accumulate`, or None if memory runs out."""
     try:
         return _accumulate(learner, batches, totals)
     except RuntimeError as error:
@@ -103,8 +103,8 @@ def _try_to_accumulate(
         if not is_out_of_memory(error):
             raise
         if learner.sharded:
-            # The others wait for this process in the middle of the model: no step can be tried
-            # again.
+            # The others are waiting for this process in the middle of the model, so the step can't
+            # be retried.
             raise RunError(
                 f"Out of memory {where}; lower --batch_size or --max_duration."
             ) from error
@@ -112,7 +112,7 @@ def _try_to_accumulate(
 
 
 def _accumulate(learner: Learner, batches: Sequence[Batch], totals: torch.Tensor) -> torch.Tensor:
-    """Adds the batches' gradients to those of the parameters; returns their part of each
+    """Adds the batches' gradients to the parameters' and returns the batches' part of each
     codebook's loss, `[K]`."""
     model, scaler, autocast = learner.model, learner.scaler, learner.autocast
     n_codebooks, device = model.shape.n_codebooks, model.device
@@ -134,14 +134,14 @@ def _accumulate(learner: Learner, batches: Sequence[Batch], totals: torch.Tensor
 
 
 def _apply_gradients(learner: Learner, where: str) -> float:
-    """Clips the gradients, steps and drops them. Returns their norm before."""
+    """Clips the gradients, steps and drops them. Returns their norm before clipping."""
     scaler = learner.scaler
     if scaler is not None:
         for optimizer in learner.optimizers:
             scaler.unscale_(optimizer)
     total_norm: Any = nn.utils.clip_grad_norm_(learner.parameters, learner.max_grad_norm)
     norm = float(total_norm.full_tensor() if learner.sharded else total_norm)
-    # Under fp16 an overflow is part of the method: the scaler skips the step and halves itself.
+    # With fp16 an overflow is expected: the scaler skips the step and halves its scale.
     if math.isfinite(norm):
         for optimizer in learner.optimizers:
             if scaler is None:
@@ -150,7 +150,7 @@ def _apply_gradients(learner: Learner, where: str) -> float:
                 scaler.step(optimizer)
     elif scaler is None:
         _forget_gradients(learner)
-        raise RunError(f"The gradient is not finite {where}; nothing was changed by this step.")
+        raise RunError(f"The gradient is not finite {where}; the step was not taken.")
     if scaler is not None:
         scaler.update()
     _forget_gradients(learner)
@@ -163,8 +163,8 @@ def _forget_gradients(learner: Learner) -> None:
 
 
 def step_batches(dataset: ClipDataset, chosen: Sequence[int], batch_size: int) -> list[Batch]:
-    """This process's share of a step's samples in batches, like lengths together: less padding,
-    same gradient.
+    """This process's share of a step's samples in batches of similar length: less padding, same
+    gradient.
 
     Args:
         batch_size: of each batch; the last one may be smaller.
@@ -180,8 +180,8 @@ def step_batches(dataset: ClipDataset, chosen: Sequence[int], batch_size: int) -
 def evened_out(
     dataset: ClipDataset, batches: Sequence[Batch], chosen: Sequence[int], batch_size: int
 ) -> list[Batch]:
-    """As many batches as the busiest process has, which sharded weights need. Those added have a
-    clip that counts as empty, of which nothing is learned."""
+    """Pads the batches to as many as the busiest process has, as sharded weights require. Those
+    added hold a clip that counts as empty, from which nothing is learned."""
     n_batches = math.ceil(math.ceil(len(chosen) / processes.world_size()) / batch_size)
     spare = collate([dataset[chosen[0]]])
     spare = replace(spare, n_frames=torch.zeros_like(spare.n_frames))

@@ -1,7 +1,7 @@
 """From a dataset to an adapter: the training run.
 
-Codes are cached and text states computed once, so the loop holds the decoder alone. What is
-drawn at a step is a function of (seed, step), so a resumed run equals an unbroken one.
+Codes are cached and text states computed once, so the loop runs the decoder alone. Everything drawn
+at a step is a function of (seed, step), so a resumed run equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ EFFECT_WINDOWS = 4
 
 
 class Found(IntEnum):
-    """What lies in the output folder. Numbers, since processes tell each other."""
+    """What the output folder holds. Numbers, so that processes can exchange them."""
 
     NOTHING = 0
-    """Nothing that this run could go on from."""
+    """Nothing that this run could resume from."""
     UNFINISHED = 1
-    """A checkpoint of this very run."""
+    """A checkpoint of this same run."""
     FINISHED = 2
-    """This very run, done."""
+    """This same run, finished."""
 
 
 @at_any_place("train")
@@ -78,16 +78,16 @@ def train_lora(
     settings: TrainSettings,
     loading: Future[Clips] | None = None,
 ) -> dict[str, Any]:
-    """Trains, or goes on with an unfinished run of the same settings.
+    """Trains, or resumes an unfinished run of the same settings.
 
     Args:
-        loading: of the dataset, where it has begun already.
+        loading: the dataset, if loading has already begun.
 
     Returns:
-        What `run.json` says at the end.
+        The final content of `run.json`.
 
     Raises:
-        UserError: data, model or settings are not usable.
+        UserError: data, model or settings are unusable.
         RunError: the loss is not finite, or the adapter has no effect.
         SystemExit: 130, 143 or 129 after SIGINT, SIGTERM or SIGHUP, with a checkpoint saved.
     """
@@ -102,7 +102,7 @@ def train_lora(
             except RunError:
                 run = Run.read(settings.output_dir)
                 if first and run is not None and run.status == RUNNING:
-                    # On a full disk this fails too; the error on its way says more.
+                    # On a full disk this fails too; the original error says more.
                     with suppress(RunError):
                         replace(run, status=FAILED).write(settings.output_dir)
                 raise
@@ -113,7 +113,7 @@ def train_lora(
 
 
 def _train(settings: TrainSettings, loading: Future[Clips] | None, console: Console) -> Run:
-    """Checks, opens the data, has the base pass the gate, begins or resumes, trains, finishes."""
+    """Checks, opens the data, gates the base, begins or resumes the run, trains and finishes."""
     check_settings(settings)
     with working(console, "reading the dataset and the base model"):
         clips = (
@@ -147,9 +147,9 @@ def _train(settings: TrainSettings, loading: Future[Clips] | None, console: Cons
         assert previous is not None
         if found is Found.FINISHED:
             return previous
-        # It may have been moved since it began.
+        # The folder may have been moved since the run began.
         run = replace(previous, output_dir=str(settings.output_dir.resolve()))
-        # All have read it before it is written again.
+        # All processes must have read it before it is written again.
         processes.barrier()
     trained = _make_trained(inputs, run, console)
     names = settings.report_to if processes.rank() == 0 else ()
@@ -193,8 +193,8 @@ def _place(inputs: RunInputs, console: Console) -> str:
 def _look_into_folder(
     settings: TrainSettings, identity: str, base: str, console: Console
 ) -> tuple[Found, int]:
-    """What lies in the output folder, and the step to go on after. The first process looks, and
-    all go by what it found."""
+    """What the output folder holds, and the step to resume after. The first process looks, and all
+    follow what it found."""
     found, step = Found.NOTHING, 0
     if processes.rank() == 0:
         previous = Run.read(settings.output_dir)
@@ -202,8 +202,8 @@ def _look_into_folder(
             pass
         elif not previous.is_resumable:
             console.print(
-                f"{settings.output_dir / run_folder.RUN_FILE}: says too little of its run to go on "
-                "with it, which is put aside."
+                f"{settings.output_dir / run_folder.RUN_FILE}: lacks what is needed to resume its "
+                "run, which is moved aside."
             )
         elif previous.identity != identity:
             if previous.status != FINISHED:
@@ -215,15 +215,15 @@ def _look_into_folder(
             _check_best_model(settings.output_dir)
             found = Found.FINISHED
             console.print(
-                f"{settings.output_dir}: this very run is already finished; its adapter is in "
-                f"{settings.output_dir / run_folder.BEST_MODEL}. To train it anew: --resume never"
+                f"{settings.output_dir}: this same run is already finished; its adapter is in "
+                f"{settings.output_dir / run_folder.BEST_MODEL}. To train it again: --resume never"
             )
         else:
             folder = settings.output_dir / run_folder.CHECKPOINTS
             checkpoint = newest_checkpoint(folder, console.print)
             if checkpoint is not None:
                 found, step = Found.UNFINISHED, int(checkpoint.name.removeprefix("step-"))
-    # The others have found nothing.
+    # The other processes looked for nothing and pass on 0.
     return Found(processes.all_reduce_max(found)), processes.all_reduce_max(step)
 
 
@@ -236,7 +236,7 @@ def _begin(
     earlier: Run | None,
     console: Console,
 ) -> Run:
-    """A new run, written down; an earlier one is put aside."""
+    """Writes a new run to the folder, moving an earlier one aside."""
     settings, _, data = inputs
     run = Run(
         status=RUNNING,
@@ -254,9 +254,9 @@ def _begin(
     if processes.rank() == 0:
         aside = run_folder.put_aside(settings.output_dir, console.print)
         if aside is not None:
-            console.print(f"The earlier run in {settings.output_dir} now lies in {aside}.")
+            console.print(f"The earlier run in {settings.output_dir} was moved to {aside}.")
             if earlier is not None and earlier.status != FINISHED and earlier.is_resumable:
-                console.print(f"Its own settings and data go on with it: --output_dir {aside}")
+                console.print(f"To resume it, use its settings and data with --output_dir {aside}")
         run.write(settings.output_dir)
     return run
 
@@ -290,16 +290,16 @@ def _say_how_it_adapts(weights: LoraWeights, precision: str, console: Console) -
     left_out = weights.left_out
     if left_out:
         console.print(
-            f"DoRA leaves out {count(len(left_out), 'layer')} with rows of zeros, which have no "
+            f"DoRA skips {count(len(left_out), 'layer')} with rows of zeros, which have no "
             f"direction: {', '.join(left_out)}.",
             style="yellow",
         )
     rounded = round_before_adding(weights.peft) if precision != "fp32" else []
     if rounded:
         console.print(
-            f"In {precision}, {len(rounded)} of the adapted layers ({rounded[0]} for one) round "
-            "the base's product before the adapter's is added: its smallest changes are lost "
-            "there. --precision fp32 keeps them.",
+            f"In {precision}, {len(rounded)} of the adapted layers (such as {rounded[0]}) round "
+            "the base's output before adding the adapter's, which loses its smallest changes; "
+            "--precision fp32 keeps them.",
             style="yellow",
         )
 
@@ -317,7 +317,7 @@ def _measure_effect(inputs: RunInputs, weights: LoraWeights, log: RunLog) -> dic
 
 
 def _finish(settings: TrainSettings, run: Run, console: Console) -> Run:
-    """The last word on a run, in the folder and on the screen."""
+    """Writes and prints the outcome of a run."""
     run = replace(run, status=FINISHED)
     if processes.rank() > 0:
         return run
@@ -339,7 +339,7 @@ def _finish(settings: TrainSettings, run: Run, console: Console) -> Run:
 def _gate(inputs: RunInputs, console: Console) -> dict[str, Any]:
     """The base's loss, which must be better than chance."""
     settings, model, data = inputs
-    with progress(console, "base on the held-out clips, windows") as on_step:
+    with progress(console, "scoring the base, windows") as on_step:
         codebooks = validation.held_out_losses(
             model, data.gate_windows, settings.batch_size, on_step
         )
@@ -355,21 +355,21 @@ def _gate(inputs: RunInputs, console: Console) -> dict[str, Any]:
 
 
 def _check_best_model(output_dir: Path) -> None:
-    """Raises a UserError where a finished run's adapter is not there, or not what it was."""
+    """Raises a UserError if a finished run's adapter is missing or altered."""
     faults = run_folder.best_model_faults(output_dir)
     if faults:
         raise UserError(
             f"{output_dir / run_folder.BEST_MODEL}: missing or damaged ({', '.join(faults[:3])}), "
-            f"though {run_folder.RUN_FILE} says that this very run is finished. --resume never "
-            f"trains it anew; the folders in {output_dir / run_folder.CHECKPOINTS} hold its last "
+            f"though {run_folder.RUN_FILE} says that this same run is finished. To train it again: "
+            f"--resume never. The folders in {output_dir / run_folder.CHECKPOINTS} hold its last "
             "adapters."
         )
 
 
 def _within_trained(settings: TrainSettings, model: BaseModel, console: Console) -> TrainSettings:
-    """Windows no longer than those that the base was trained on: past them it predicts nothing, and
-    an adapter would learn to live with its noise. What is recorded are the windows that are taken,
-    so that evaluation takes the same."""
+    """Limits the windows to the length that the base was trained on: beyond it the base predicts
+    nothing, and an adapter would learn to live with its noise. The limited length is recorded, so
+    that evaluation uses it too."""
     longest_s = model.facts.trained_duration_s
     if settings.previews == "auto":
         preview_s = settings.preview_duration or PREVIEW_S
@@ -379,7 +379,7 @@ def _within_trained(settings: TrainSettings, model: BaseModel, console: Console)
     if settings.max_duration <= longest_s:
         return settings
     console.print(
-        f"Longer clips give windows of {longest_s:g} s, not of the {settings.max_duration:g} s of "
-        f"--max_duration: {settings.model_path} was trained on no more."
+        f"Windows are at most {longest_s:g} s long, not {settings.max_duration:g} s as "
+        f"--max_duration says: {settings.model_path} was trained on no longer ones."
     )
     return replace(settings, max_duration=longest_s)

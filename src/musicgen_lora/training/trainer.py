@@ -1,6 +1,6 @@
 """The training loop: steps, validation, previews, checkpoints.
 
-What is drawn at a step is a function of (seed, step), so a resumed run equals an unbroken one.
+Everything drawn at a step is a function of (seed, step): a resumed run equals an unbroken one.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ from musicgen_lora.training.step import (
 
 
 class Trainer:
-    """Trains to the end of a run, publishing the best weights on the way.
+    """Trains a run to its end, publishing the best weights on the way.
 
     Args:
-        trained: weights, their optimizers and average; at the end the model has the average.
+        trained: weights, their optimizers and average; the model ends up with the average.
         run: `steps` and `best` are set at the end.
     """
 
@@ -73,10 +73,10 @@ class Trainer:
         self._previews = processes.rank() == 0 and bool(settings.preview_prompts)
 
     def resume(self, checkpoint: Path) -> None:
-        """Goes on from a checkpoint.
+        """Resumes from a checkpoint.
 
         Raises:
-            UserError: it is damaged, or of another training.
+            UserError: it is damaged, or belongs to another run.
         """
         restore(checkpoint, self.state, self.trained)
         if self.learner.scaler is not None and self.state.scale is not None:
@@ -90,7 +90,7 @@ class Trainer:
 
         Raises:
             RunError: a loss, gradient or weight is not finite, or memory runs out.
-            SystemExit: 128 and the signal's number after one, with a checkpoint saved.
+            SystemExit: 128 plus the signal's number after a signal, with a checkpoint saved.
         """
         settings, state = self.settings, self.state
         frame_rate = self.model.shape.frame_rate
@@ -114,17 +114,17 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Whether no step is left, or the last validations were no better than the best."""
+        """Whether no step is left, or validations have stopped improving."""
         patience = self.settings.early_stopping_patience or sys.maxsize
         return self.state.step >= self.n_steps or self.state.n_worse >= patience
 
     def _is_due(self, every: int | None) -> bool:
-        """Whether it is time for what comes every so many steps, None for each epoch, and at the
+        """Whether something is due that happens every so many steps (None: every epoch) and at the
         end."""
         return self.is_done or self.state.step % (every or self.steps_per_epoch) == 0
 
     def step(self) -> StepReport:
-        """The next optimizer step."""
+        """Takes the next optimizer step."""
         state, dataset = self.state, self.data.dataset
         chosen = self._clips_of_step()
         rate = set_learning_rate(self.trained.optimizers, self.settings, state.step, self.n_steps)
@@ -159,7 +159,7 @@ class Trainer:
                 self.state.batch_size,
                 sharded=self.weights.sharded,
             )
-            # Between tensors of many lengths ever more lies free, which no other tensor fits into.
+            # Tensors of many lengths leave ever more gaps that no other tensor fits into.
             return_freed_memory()
             loss = sum(codebooks) / len(codebooks)
             if not math.isfinite(loss):
@@ -177,7 +177,7 @@ class Trainer:
         if self.is_done and state.step < self.n_steps and state.best is not None:
             self.log.say(
                 f"Stopped early after step {state.step}: the last {state.n_worse} validations were "
-                f"no better than that of step {state.best['step']}."
+                f"no better than the one at step {state.best['step']}."
             )
 
     def save(self) -> None:
@@ -197,7 +197,7 @@ class Trainer:
         )
 
     def preview(self, name: str) -> None:
-        """Plays the prompts into a folder of that name, if there are any to play."""
+        """Plays the preview prompts, if any, into a folder of that name."""
         if not self._previews:
             return
         settings, since = self.settings, time.monotonic()
@@ -216,7 +216,7 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             self._previews = False
-            self.log.say("Out of memory for previews: there are no more.", warns=True)
+            self.log.say("Out of memory for previews: no more are made.", warns=True)
             return
         self.log.say(f"Previews: {folder} ({time.monotonic() - since:.0f} s)")
 
@@ -235,10 +235,10 @@ class Trainer:
         return self._order[inside * self.per_step : (inside + 1) * self.per_step].tolist()
 
     def _optimise(self, chosen: list[int], where: str) -> StepResult:
-        """Steps once, with smaller batches from the moment on when memory runs out."""
+        """Steps once, with smaller batches from then on if memory runs out."""
         dataset = self.data.dataset
-        # A clip counts alike in each step, also where an epoch's last one has few: divided by its
-        # own few frames, that one's gradient would be as large as any other's.
+        # A clip counts the same in every step, even an epoch's last one with only a few: divided by
+        # their own few frames, its gradient would be as large as any other step's.
         share = len(chosen) / min(self.per_step, len(dataset))
         lengths = torch.from_numpy(self._lengths[chosen])
         totals = self.model.delays.n_predicted(lengths).sum(0)
@@ -255,20 +255,20 @@ class Trainer:
     def _halve_batches(self, where: str) -> None:
         if self.state.batch_size == 1:
             raise RunError(
-                f"Out of memory with a single clip {where}; lower --max_duration or give "
+                f"Out of memory with a single clip {where}; lower --max_duration or add "
                 "--gradient_checkpointing."
             )
         self.state.batch_size = self.state.batch_size // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.log.say(
-            f"Out of memory: batches of {self.state.batch_size} from here on; a step still has "
+            f"Out of memory: batches of {self.state.batch_size} from now on; each step still has "
             f"{self.per_step} clips.",
             warns=True,
         )
 
     def _averaged(self) -> AbstractContextManager[None]:
-        """The model has the average for its weights, where there is one."""
+        """A context in which the model has the average as its weights, if there is one."""
         return nullcontext() if self.trained.ema is None else self.trained.ema.applied()
 
     def _publish(self, best: dict[str, object] | None) -> None:
@@ -284,17 +284,18 @@ class Trainer:
         )
 
     def _check_weights(self) -> None:
-        """Weights that a step has broken must not push out the sound ones."""
+        """Raises before weights broken by a step can replace sound ones."""
         if processes.all_reduce_max(int(not self.weights.are_finite())):
             raise RunError(
                 f"The weights are not finite after step {self.state.step}; they were not saved. "
-                "Lower --learning_rate; the same command goes on from the checkpoint before."
+                "Train again with a lower --learning_rate; the same command would resume from the "
+                "checkpoint before."
             )
 
     def _leave(self, signal_number: int) -> None:
         self.log.say(
-            f"Stopped after step {self.state.step} of {self.n_steps}; saved. The same command goes "
-            "on."
+            f"Stopped after step {self.state.step} of {self.n_steps}; checkpoint saved. Run the "
+            "same command to resume."
         )
         if processes.rank() == 0:
             stopped = replace(self.run, status=INTERRUPTED, steps=self.state.step)
@@ -302,7 +303,7 @@ class Trainer:
         raise SystemExit(128 + signal_number)
 
     def _finish(self) -> None:
-        """The model has its last weights; without validations they are the best ones."""
+        """Leaves the model with its last weights, and publishes them if nothing was validated."""
         if self.trained.ema is not None:
             self.trained.ema.apply()
         if self.state.best is None:
@@ -330,5 +331,5 @@ def _learner(
 
 
 def seed_dropout(seed: int, step: int) -> None:
-    """Dropout masks belong to (seed, step, process), not to how often this process has drawn."""
+    """Makes dropout masks a function of (seed, step, process), not of earlier draws."""
     torch.manual_seed(seed_of("dropout", seed, step, processes.rank()))

@@ -1,4 +1,4 @@
-"""Held-out loss, the gate before the first step, and the effect check after the last."""
+"""The held-out loss, the gate before the first step, and the effect check after the last."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def held_out_losses(
     *,
     sharded: bool = False,
 ) -> list[float]:
-    """Loss of each codebook over all windows, in nats, each process reading its share of them.
+    """The loss of each codebook over all windows, in nats; each process scores its share of them.
 
     Args:
-        sharded: each process has a part of the weights only: all must run the model equally often.
+        sharded: whether each process has only a shard of the weights, so that all must run the
+            model equally often.
     """
     share = windows[processes.rank() :: processes.world_size()]
     sums, counts = window_losses(model, share, batch_size, on_step)
@@ -47,7 +48,7 @@ def check_base(codebooks: Sequence[float], vocabulary: int, allow_random_base: b
     """The gate: a pretrained base predicts music better than chance, or something is wrong.
 
     Raises:
-        UserError: the base's loss is at or above ln(vocabulary), or not a number.
+        UserError: the base's loss is at or above ln(vocabulary), or not finite.
     """
     loss, chance = sum(codebooks) / len(codebooks), math.log(vocabulary)
     if not math.isfinite(loss):
@@ -57,7 +58,7 @@ def check_base(codebooks: Sequence[float], vocabulary: int, allow_random_base: b
         raise UserError(
             f"The base model's loss on the data is {loss:.2f} (codebooks {each}), no better than "
             f"chance (ln {vocabulary} = {chance:.2f}): its weights are random or the codec is "
-            "another model's. Check the model path; --allow_random_base trains all the same."
+            "another model's. Check the model path; --allow_random_base trains anyway."
         )
 
 
@@ -68,17 +69,17 @@ def adapter_effect(
     windows: Windows,
     batch_size: int,
 ) -> dict[str, float]:
-    """How far the adapter moves the predictions: the same windows with it on and off.
+    """How far the adapter changes the predictions, from the same windows with it on and off.
 
     Args:
-        base_alone: a context that switches it off.
-        batch_size: windows that go through the model together; halved where memory runs out.
+        base_alone: gives a context that switches it off.
+        batch_size: windows that go through the model together; halved if memory runs out.
 
     Returns:
         `mean_kl` (nats a token, KL(adapter || base)) and `max_logit_change`.
 
     Raises:
-        RunError: nothing moves at all, or memory runs out with a single window.
+        RunError: nothing changes at all, or memory runs out with a single window.
     """
     total, n_tokens, largest, at = 0.0, 0, 0.0, 0
     while at < len(windows):
@@ -89,8 +90,8 @@ def adapter_effect(
                 raise
             if batch_size == 1:
                 raise RunError(
-                    "Out of memory with a single clip, while the adapter's effect was measured; "
-                    "best_model and the checkpoints are whole. Lower --max_duration, or go on "
+                    "Out of memory with a single clip while measuring the adapter's effect; "
+                    "best_model and the checkpoints are intact. Lower --max_duration, or resume "
                     "where more memory is free."
                 ) from error
         else:
@@ -98,14 +99,14 @@ def adapter_effect(
             total, n_tokens = total + found[0], n_tokens + found[1]
             largest = max(largest, found[2])
             continue
-        # Out of the handler, whose traceback holds the tensors.
+        # Outside the handler, because its traceback keeps the tensors alive.
         batch_size //= 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     if largest == 0.0:
         raise RunError(
-            "The adapter changes nothing: the predictions with it on and off are equal. Train "
-            "longer or raise learning_rate."
+            "The adapter changes nothing: the predictions are equal with it on and off. Train "
+            "longer or raise --learning_rate."
         )
     return {"mean_kl": total / n_tokens, "max_logit_change": largest}
 
@@ -121,12 +122,12 @@ def _batch_effect(
     codes = batch.codes.to(model.device)
     with_adapter = model.logits(codes, model.encode_text(batch.captions), batch.melodies)
     with base_alone():
-        # The text anew: the adapter may be on the text encoder.
+        # Encode the text again: the adapter may be on the text encoder.
         without = model.logits(codes, model.encode_text(batch.captions), batch.melodies)
     total, n_tokens, largest = 0.0, 0, 0.0
     n_predicted = model.delays.n_predicted(batch.n_frames)
     frames = torch.arange(codes.shape[-1])
-    # Codebook by codebook: of all at once the probabilities would take several times the logits.
+    # One codebook at a time: probabilities of all would take several times the logits' memory.
     for k, ends in enumerate(n_predicted.T):
         valid = (frames < ends[:, None]).to(model.device)
         p, q = with_adapter[:, k][valid], without[:, k][valid]

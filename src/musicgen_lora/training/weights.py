@@ -1,4 +1,4 @@
-"""What is trained: an adapter, or the whole language model, which are used alike."""
+"""What is trained: an adapter or the whole language model, behind one interface."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ if TYPE_CHECKING:
 
 
 Gathered = dict[str, torch.Tensor] | None
-"""Whole weights by name, in the first process, where each process has a part of them only; None
-where the model itself has them."""
+"""Whole weights by name, in the first process, if each process has only a shard; None if the model
+itself holds them whole."""
 
 
 class _Parts:
-    """What both kinds have: whole tensors, of which this process may hold a part."""
+    """What both kinds share: whole tensors, of which this process may hold a shard."""
 
     parameters: Any
     sharded = False
-    """Each process has a part only, so that all of them must run the model, save and publish
-    together."""
+    """Whether each process has only a shard, so that all of them must run the model, save and
+    publish together."""
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor of the parameters' layout as one, in the first process; called in all."""
+        """A tensor of the parameters' layout, gathered in the first process; called in all."""
         return sharded.whole(tensor)
 
     def part_like(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """This process's part of such a tensor, split as `like` is."""
+        """This process's shard of such a tensor, split like `like`."""
         return sharded.part_like(tensor, like)
 
     def are_finite(self) -> bool:
-        """Whether those that this process has are."""
+        """Whether this process's parameters are finite."""
         return all(bool(torch.isfinite(sharded.local(p)).all()) for p in self.parameters)
 
 
@@ -61,7 +61,7 @@ class LoraWeights(TrainableLora, _Parts):
     """A fresh adapter on a base.
 
     Args:
-        model: on its device; it carries the adapter from here on.
+        model: on its device; it carries the adapter from now on.
         base_name: what the adapter's config calls the base.
 
     Raises:
@@ -70,7 +70,7 @@ class LoraWeights(TrainableLora, _Parts):
 
     def __init__(self, model: BaseModel, settings: LoraSettings, base_name: str) -> None:
         super().__init__(model, lora_spec(model.hf, settings), base_name)
-        # PEFT makes it ready for training; a run resumed at its end is only measured.
+        # PEFT leaves it in training mode; a run resumed at its end is only measured.
         self.train_mode(False)
 
     def gather(self) -> Gathered:
@@ -83,8 +83,8 @@ class LoraWeights(TrainableLora, _Parts):
         super().save(folder, metadata=metadata)
 
     def publish(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Puts it in place of `folder`, with what is known of it and a card. Called in all
-        processes; the first one writes."""
+        """Replaces `folder` by it, with its facts and a model card. Called in all processes; the
+        first one writes."""
 
         def fill(staging: Path) -> None:
             own = AdapterFacts.of_run(facts)
@@ -98,10 +98,10 @@ class LoraWeights(TrainableLora, _Parts):
 
 
 class WholeModel(_Parts):
-    """The language model itself, with the text encoder where that is trained too.
+    """The language model itself, with the text encoder if that is trained too.
 
     Args:
-        base: on its device. With `fsdp` its parameters become parts.
+        base: on its device. With `fsdp` its parameters become shards.
     """
 
     def __init__(self, base: BaseModel, settings: TrainSettings) -> None:
@@ -122,7 +122,7 @@ class WholeModel(_Parts):
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
     def gather(self) -> Gathered:
-        """The weights as one; called in all processes."""
+        """The whole weights; called in all processes."""
         return sharded.whole_weights(self._model) if self.sharded else None
 
     def save(self, folder: Path, gathered: Gathered) -> None:
@@ -173,14 +173,14 @@ Weights = LoraWeights | WholeModel
 
 
 def make_weights(model: BaseModel, settings: TrainSettings, base_name: str) -> Weights:
-    """Prepares the weights that `settings.trainable` names; a model on its device."""
+    """Prepares the weights that `settings.trainable` names, of a model on its device."""
     if settings.trainable == "lora":
         return LoraWeights(model, settings, base_name)
     return WholeModel(model, settings)
 
 
 def lora_spec(model: MusicgenForConditionalGeneration, settings: LoraSettings) -> LoraSpec:
-    """The adapter that `settings` asks for, checked: a UserError says what does not fit."""
+    """The adapter that `settings` asks for, checked; a UserError says what doesn't fit."""
     spec = LoraSpec(
         rank=settings.lora_rank,
         alpha=settings.lora_alpha,
@@ -199,19 +199,21 @@ def lora_spec(model: MusicgenForConditionalGeneration, settings: LoraSettings) -
 
 
 def freeze(model: MusicgenForConditionalGeneration, pattern: str) -> None:
-    """Takes the parameters whose names hold `pattern` out of what is trained.
+    """Freezes the parameters whose names match `pattern`.
 
     Raises:
-        UserError: it matches nothing, or all that is trained.
+        UserError: it matches none or all of the trained ones.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     chosen = [p for name, p in trained.items() if re.search(pattern, name)]
     if not chosen:
         raise UserError(
-            f"frozen_modules: {pattern!r} matches none of the parameters that are trained, such as "
+            f"frozen_modules: {pattern!r} matches none of the trained parameters, such as "
             f"{next(iter(trained))}."
         )
     if len(chosen) == len(trained):
-        raise UserError(f"frozen_modules: {pattern!r} matches all parameters: nothing would train.")
+        raise UserError(
+            f"frozen_modules: {pattern!r} matches all parameters, so nothing would be trained."
+        )
     for parameter in chosen:
         parameter.requires_grad_(False)

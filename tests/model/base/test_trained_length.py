@@ -186,7 +186,7 @@ def test_no_command_goes_past_it_and_each_says_so(
         tiny_settings(short_base, data, tmp_path / "run", num_epochs=2, validation_fraction=0.5)
     )
     said = capsys.readouterr().out
-    assert said.count("windows of 0.4 s, not of the 30 s of --max_duration") == 1
+    assert said.count("at most 0.4 s long, not 30 s as --max_duration says") == 1
     assert run["settings"]["max_duration"] == run["base"]["trained_duration_s"] == 0.4
     report = evaluate_adapter(
         EvaluateSettings(

@@ -219,7 +219,7 @@ def test_a_start_from_the_base_is_saved_with_twice_the_rank(runs) -> None:
         ({"lora_modules": "decoder.model.decoder.layers.0"}, "only Linear and Embedding"),
         ({"lora_init": "orthogonal", "lora_rank": 3}, "even lora_rank"),
         ({"lora_init": "pissa", "lora_rank": 33}, "more than the rank of"),
-        ({"lora_init": "olora", "lora_targets": ["embeddings"]}, "linear layers alone"),
+        ({"lora_init": "olora", "lora_targets": ["embeddings"]}, "linear layers only"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(changes, said: str, tiny_model_dir: Path) -> None:

@@ -69,7 +69,7 @@ def test_it_says_what_it_is(output_dir: Path, tiny_model_dir: Path) -> None:
     assert yaml.safe_load(front)["library_name"] == "peft"
     run = json.loads((output_dir / "run.json").read_text())
     assert f"- Base: `{tiny_model_dir}` (fingerprint `{run['base']['fingerprint']}`)" in text
-    assert "3 training clips, 1 held out, apart by source" in text
+    assert "3 training clips, 1 held out, split by source" in text
     assert run["data"]["fingerprint"] in text
     assert "lora, rank 12, alpha 24" in text
     assert "learning rate 0.003, cosine" in text

@@ -184,8 +184,8 @@ def test_a_strength_out_of_range_is_refused(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"lora_bias": True}, r"lora_bias: .*_proj has no bias of its own"),
-        ({"target_modules": r"text_encoder\.shared"}, r"whose weight is also that of text_encoder"),
+        ({"lora_bias": True}, r"lora_bias: .*_proj has no bias to which"),
+        ({"target_modules": r"text_encoder\.shared"}, r"which shares its weight with text_encoder"),
         (
             {"target_modules": r"audio_encoder\.decoder\.layers\.0\.conv"},
             r"adapts audio_encoder.*whose weight can't be merged",
@@ -228,7 +228,7 @@ def test_weights_that_overflow_are_said_with_their_name(
     files = read_adapter(draw_adapter(tiny_model_dir, tmp_path / "a", lora_alpha=1e4))
     tensors = {name: tensor * 1e18 for name, tensor in files.tensors.items()}
     part = read_part(base, dataclasses.replace(files, tensors=tensors))
-    with pytest.raises(RunError, match=r"_proj.weight: is not finite once merged; lower"):
+    with pytest.raises(RunError, match=r"_proj.weight: is not finite after merging; lower"):
         Decoder(base, mixture=Mixture(base, [part]))
 
 

@@ -90,7 +90,7 @@ def test_dora_on_a_quantised_base_leaves_out_rows_of_zeros(tiny_model_dir: Path)
 
 
 def test_8_bits_under_dora_need_a_gpu() -> None:
-    with pytest.raises(UserError, match="give quantise 4bit, or another adapter"):
+    with pytest.raises(UserError, match="use quantise 4bit, or another adapter"):
         quantise.check_quantise("8bit", adapter="dora", device=torch.device("cpu"))
     quantise.check_quantise("4bit", adapter="dora", device=torch.device("cpu"))
     quantise.check_quantise("8bit", adapter="dora", device=torch.device("cuda"))

@@ -74,7 +74,7 @@ def test_an_adapter_that_adapts_no_layer_is_refused(tiny_model_dir: Path, adapte
     """A prompt that was learned goes through PEFT's own forward pass, which nothing here calls."""
     prompt = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2, "task_type": "SEQ_2_SEQ_LM"}
     (adapter / ADAPTER_CONFIG).write_text(json.dumps(prompt))
-    with pytest.raises(UserError, match="only adapters of type LORA are read"):
+    with pytest.raises(UserError, match="only adapters of type LORA are supported"):
         load_adapter(BaseModel.load(tiny_model_dir), adapter)
 
 

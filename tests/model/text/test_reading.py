@@ -45,7 +45,7 @@ def test_plain_text_is_known_for_certain() -> None:
 
 def test_unknown_words_are_counted_and_named() -> None:
     (line,) = said_of("dark 😀 beat", "trap")
-    assert "1 of 2 prompts is in part unknown" in line
+    assert "1 of 2 prompts is partly unknown" in line
     assert "1 of 3 words: 😀" in line
     (line,) = said_of("ダーク")
     assert "3 of 3 words: ダ ー ク" in line

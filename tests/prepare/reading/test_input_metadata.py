@@ -230,10 +230,10 @@ def test_a_table_without_captions_is_named_with_its_columns(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("metadata.json", '{"x.wav": "a", "x.wav": "b"}', "the key 'x.wav' stands twice"),
-        ("metadata.json", '[{"audio": "x.wav", "text": "a", "text": "b"}]', "'text' stands twice"),
+        ("metadata.json", '{"x.wav": "a", "x.wav": "b"}', "the key 'x.wav' occurs twice"),
+        ("metadata.json", '[{"audio": "x.wav", "text": "a", "text": "b"}]', "'text' occurs twice"),
         ("metadata.jsonl", '\n{"path": "x.wav", "path": "y"}', "metadata.jsonl, line 2"),
-        ("x.json", '{"a": {"b": 1, "b": 2}}', "'b' stands twice"),
+        ("x.json", '{"a": {"b": 1, "b": 2}}', "'b' occurs twice"),
         ("metadata.csv", "file_name,text,Text\nx.wav,a,b\n", "metadata.csv, line 1: the column"),
         ("metadata.csv", "wave,text\nx.wav,a\n", "(it has: 'wave', 'text')"),
         (

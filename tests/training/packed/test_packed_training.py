@@ -208,7 +208,7 @@ def test_embeddings_stay_as_short_as_asked(settings):
 
 def test_bars_that_are_not_known_are_asked_for(settings):
     settings = dataclasses.replace(settings, bar_start_share=0.5)
-    with pytest.raises(UserError, match="metadata bpm, and first_bar_s"):
+    with pytest.raises(UserError, match="metadata, and first_bar_s"):
         PackedRun(settings)
 
 
@@ -285,7 +285,7 @@ def test_other_settings_or_tokens_are_another_run(settings, tokens):
     assert train_packed(dataclasses.replace(settings, max_steps=7)).step == 7
     foreign = dataclasses.replace(tokens, codec="another")
     write_packed(settings.tokens, foreign)
-    with pytest.raises(UserError, match="another codec"):
+    with pytest.raises(UserError, match="a different codec"):
         train_packed(settings)
 
 

@@ -80,7 +80,7 @@ def test_an_unfinished_run_that_says_too_little_is_put_aside_with_a_word(
     capsys.readouterr()
     assert train_lora(settings)["status"] == "finished"
     said = " ".join(capsys.readouterr().out.split())
-    assert "says too little of its run" in said
+    assert "lacks what is needed to resume its run" in said
     assert "The earlier run in" in said
     assert len(read_rows(settings.output_dir, "train")) == 3
 

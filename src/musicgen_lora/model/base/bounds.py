@@ -1,6 +1,6 @@
-"""Bounds for the values of a stranger's config, wide enough for every existing MusicGen.
+"""Bounds for the values of an untrusted config, wide enough for every existing MusicGen.
 
-transformers and PEFT make room for whatever a config names before they look at its weights.
+transformers and PEFT allocate whatever a config asks for before they look at the weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ WIDTH = integer(1, 1 << 16)
 WORDS = integer(1, 1 << 20)
 """Number of entries in a vocabulary, or of positions."""
 CODES = integer(2, 1 << 16)
-"""Number of entries in a codebook; codes are kept in 16 bits."""
+"""Number of entries in a codebook; codes are stored in 16 bits."""
 CHANNELS = integer(1, 2)
 KERNEL = integer(1, 1024)
 SAMPLE_RATE = integer(4_000, 384_000)

@@ -1,11 +1,11 @@
-"""What a base's config states about its training and its use, in its config.json:
+"""What a base states in its config.json about its training and use:
 
     "musicgen_lora": {"trained_duration_s": 30.0, "advised_window_s": 10.0,
                       "advised_learning_rate": 2e-3, "advised_guidance_scale": 4.0,
                       "advised_temperature": 0.9}
 
-A base without them is taken for one of Meta's, all of which were trained on 30 s. Past the length
-that it was trained on, a base predicts no better than chance.
+A base without these facts is taken for one of Meta's, all of which were trained on 30 s. Beyond the
+length that it was trained on, a base predicts no better than chance.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ RANGES = {
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """Facts that a base states. Fields that a later release adds are ignored.
+    """Facts that a base states. Fields from later releases are ignored.
 
     Args:
         trained_duration_s: length of the longest windows that it was trained on.
-        advised_window_s: length of the windows in which it plays longer clips best, where they are
-            shorter; None where it advises none.
-        advised_learning_rate: for adapters; None where it advises none.
-        advised_guidance_scale: with which it plays best; None where it advises none.
+        advised_window_s: length of the windows in which it plays longer clips best, if shorter than
+            that; None if it advises none.
+        advised_learning_rate: for adapters; None if it advises none.
+        advised_guidance_scale: with which it plays best; None if it advises none.
         advised_temperature: likewise.
     """
 
@@ -55,10 +55,10 @@ class BaseFacts:
 
 
 def read_base_facts(config: PreTrainedConfig, name: str) -> BaseFacts:
-    """Reads and checks the facts that a configuration states; Meta's for the rest.
+    """Reads and checks the facts in a configuration, with Meta's as defaults.
 
     Raises:
-        UserError: they are not what they should be; `name` says of which base.
+        UserError: a fact is not valid; `name` says which base's.
     """
     stated: Any = getattr(config, FIELD, {})
     where = f'{name}: config.json: "{FIELD}"'
@@ -70,6 +70,6 @@ def read_base_facts(config: PreTrainedConfig, name: str) -> BaseFacts:
             continue
         value = stated[fact]
         if not is_number(value) or not least <= value <= most:
-            raise UserError(f"{where}: {fact} must be a number, {least:g} to {most:g}.")
+            raise UserError(f"{where}: {fact} must be a number from {least:g} to {most:g}.")
         found[fact] = float(value)
     return BaseFacts(**found)

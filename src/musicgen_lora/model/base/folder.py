@@ -1,9 +1,8 @@
-"""Checks of a base model's folder, made before anything in it is loaded.
+"""Checks of a base model's folder before anything in it is loaded.
 
-A folder is a stranger's. transformers reads whatever files its index names, pickles among them,
-loads code that its config names, and allocates what its config asks for; so config, index, names
-and the shapes in the weights' headers are checked first, and the config that was checked is what
-is loaded.
+A folder is untrusted. transformers reads whatever files its index names, even pickles, loads code
+that its config names, and allocates what its config asks for; so config, index, names and the
+shapes in the weights' headers are checked first, and the model is loaded from the checked config.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     "spiece.model",
 )
-"""All that transformers reads of a MusicGen beside config.json and the weights."""
+"""All that transformers reads of a MusicGen besides config.json and the weights."""
 DOORS = {
     "auto_map",
     "quantization_config",
@@ -119,12 +118,12 @@ def base_folder(model_path: str) -> Path:
     """Finds the folder that a model path names; a hub id is downloaded.
 
     Raises:
-        UserError: there is none, or one of the files in it that would be read is none.
+        UserError: there is none, or something in it that would be read is not a regular file.
     """
     folder = local_model(model_path) or hub_folder(model_path)
     for path in folder.iterdir():
         if path.suffix in (".json", ".safetensors", ".model") and not path.is_file():
-            raise UserError(f"{path}: is no regular file.")
+            raise UserError(f"{path}: is not a regular file.")
     return folder
 
 
@@ -132,11 +131,11 @@ def read_base_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, An
     """Reads the config of a MusicGen and checks that its values are within bounds.
 
     Raises:
-        UserError: missing, not JSON, of another model, or with a value that is out of bounds.
+        UserError: missing, not JSON, of another kind of model, or with a value out of bounds.
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise UserError(f"{folder}: no config.json in it; a MusicGen folder has one.")
+        raise UserError(f"{folder}: has no config.json, so it is not a MusicGen's folder.")
     config = read_json(path)
     model_type = config.get("model_type")
     if model_type not in model_types:
@@ -151,11 +150,11 @@ def read_base_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, An
 
 
 def check_bounds(config: dict[str, Any], path: Path) -> None:
-    """Raises a UserError where a config opens a door to code or other files, or has a value that is
-    far too large."""
+    """Raises a UserError if a config would load code or other files, or has a value that is far too
+    large."""
     for name, part in _settings(config):
         if name.rsplit(".", 1)[-1] in DOORS and part:
-            raise UserError(f"{path}: {name} is not read; save the model without it.")
+            raise UserError(f"{path}: {name} is not supported; save the model without it.")
         if isinstance(part, (int, float)) and abs(part) > MAX_SETTING:
             raise UserError(f"{path}: {name} = {part}: is out of bounds.")
         if isinstance(part, (str, list)) and len(part) > 10_000:
@@ -183,24 +182,23 @@ def _settings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _check_codec(codec: dict[str, Any], path: Path) -> None:
-    """Raises a UserError where a codec's numbers, EnCodec's own for those that aren't given, make
-    no usable codec."""
+    """Raises a UserError if a codec's numbers, with EnCodec's defaults, make no usable codec."""
     rate, ratios = codec.get("sampling_rate", 24_000), codec.get("upsampling_ratios", [8, 5, 4, 2])
     kbits = codec.get("target_bandwidths", [24.0])[-1]
     hop, n_bits = math.prod(ratios), math.ceil(math.log2(codec.get("codebook_size", 1024)))
     n_quantizers = int(1000 * kbits // (math.ceil(rate / hop) * n_bits))
     if hop > rate or not 1 <= n_quantizers <= MAX_QUANTIZERS:
         raise UserError(
-            f"{path}: audio_encoder: {rate} Hz, a frame of {hop} samples and {kbits} kbit/s make "
-            f"no codec of 1 to {MAX_QUANTIZERS} codebooks."
+            f"{path}: audio_encoder: {rate} Hz, {hop} samples per frame and {kbits} kbit/s don't "
+            f"make a codec of 1 to {MAX_QUANTIZERS} codebooks."
         )
     n_filters = codec.get("num_filters", 32)
     if n_filters << len(ratios) > 1 << 16:
-        raise UserError(f"{path}: audio_encoder.num_filters = {n_filters}: is too many.")
+        raise UserError(f"{path}: audio_encoder.num_filters = {n_filters}: is too large.")
 
 
 def read_base_shapes(folder: Path) -> Shapes:
-    """Reads names and shapes of a model's weights from the headers of its files.
+    """Reads the names and shapes of a model's weights from the headers of its files.
 
     Raises:
         UserError: no safetensors file, a damaged one, or an index that names anything but
@@ -214,16 +212,17 @@ def read_base_shapes(folder: Path) -> Shapes:
         if any(folder.glob("*.safetensors")):
             lacking = f"{WEIGHTS} and no {INDEX}"
         raise UserError(
-            f"{folder}: no {lacking} in it; pickled weights (.bin, .pt) are not read. If you trust "
-            f"the model, make a folder of it once and give that folder: {conversion(str(folder))}"
+            f"{folder}: has no {lacking}; pickled weights (.bin, .pt) are not read. If you trust "
+            "the model, convert it once and use the folder that this makes: "
+            f"{conversion(str(folder))}"
         )
     content = read_json(index, _INDEX, max_bytes=LARGE)
     shapes: Shapes = {}
     for name in sorted(set(content["weight_map"].values())):
         if not re.fullmatch(r"[\w][\w.-]*\.safetensors", name):
             raise UserError(
-                f"{index}: names {name[:200]!r}; weights are read from .safetensors files in the "
-                "folder alone."
+                f"{index}: names {name[:200]!r}; weights are read only from .safetensors files in "
+                "the folder."
             )
         if not (folder / name).is_file():
             raise UserError(f"{index}: {name} is not in the folder; copy the whole model.")
@@ -234,18 +233,18 @@ def read_base_shapes(folder: Path) -> Shapes:
 
 
 def check_shapes(folder: Path, expected: Shapes, found: Shapes) -> None:
-    """Raises a UserError where a model of shapes `expected` is not what the files hold, which is
-    known before any memory is taken for it."""
+    """Raises a UserError if the files don't hold a model of shapes `expected`, before any memory is
+    allocated for it."""
     for name, shape in expected.items():
         if name in found and found[name] != shape:
             raise UserError(
                 f"{folder}: config.json and weights don't belong together: {name} is "
-                f"{_times(shape)} by the one and {_times(found[name])} by the other."
+                f"{_times(shape)} in the former and {_times(found[name])} in the latter."
             )
     wanted, held = (sum(map(math.prod, shapes.values())) for shapes in (expected, found))
     if wanted > 2 * held + MAX_EXTRA:
         raise UserError(
-            f"{folder}: config.json describes a model of {wanted:,} weights, its files hold "
+            f"{folder}: config.json describes a model of {wanted:,} weights, but its files hold "
             f"{held:,}; copy the whole model."
         )
 
@@ -255,20 +254,20 @@ def _times(shape: tuple[int, ...]) -> str:
 
 
 def check_tokenizer_files(folder: Path) -> None:
-    """Raises a UserError where a file of a tokenizer or processor is no JSON of bounded size, or
-    has an expression that may take for ever on a long caption."""
+    """Raises a UserError if a file of a tokenizer or processor is not JSON of bounded size, or has
+    a regular expression that may take for ever on a long caption."""
     for name in (*TOKENIZER, *CONFIGS):
         path = folder / name
         if not path.is_file() or path.suffix != ".json":
             continue
         for where, part in _settings(read_json(path, max_bytes=LARGE)):
             if where.endswith("Regex") and not _is_quick(str(part)):
-                raise UserError(f"{path}: {where} = {shortened(part)}: is too intricate to be run.")
+                raise UserError(f"{path}: {where} = {shortened(part)}: is too complex to run.")
 
 
 def _is_quick(expression: str) -> bool:
-    """Whether an expression has one repetition in each alternative, and none of a group: a
-    backtracking engine then takes no more than the square of the text's length."""
+    """Whether an expression has at most one repetition in each alternative, and none of a group: a
+    backtracking engine then takes at most quadratic time in the text's length."""
     plain = re.sub(r"\\.|\[[^\]]*\]", "x", expression)
     return not re.search(r"\)[*+{?]", plain) and all(
         len(re.findall(r"[*+{]", part)) <= 1 for part in plain.split("|")

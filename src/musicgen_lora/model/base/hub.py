@@ -1,9 +1,8 @@
-"""A base model's folder from a hub: asked once, quickly, and else taken from the cache.
+"""A base model's folder from a hub, with one quick request, and otherwise from the cache.
 
-huggingface_hub asks a hub that can't be reached again and again, for half a minute and with a
-line each time; whoever sits behind a firewall learns nothing from that. So one request with a bound
-comes first, through huggingface_hub's own session (proxies, tokens, mirrors), and what it finds
-decides.
+huggingface_hub retries an unreachable hub for half a minute, with a line each time, which tells
+users behind a firewall nothing. So one request with a time limit comes first, through
+huggingface_hub's own session (proxies, tokens, mirrors), and its result decides.
 """
 
 from __future__ import annotations
@@ -38,30 +37,30 @@ PARTS = {
     "facebook/musicgen-small": "a base with a finished sound, to fine-tune instead of tiny-beats",
     "laion/larger_clap_general": "evaluate --clap: do clips sound as their prompts say",
 }
-"""Models of the hub that the guide names, and what each gives."""
+"""Models on the hub that the guide names, and what each is for."""
 READ = ("*.json", "*.safetensors", "spiece.model", "merges.txt")
-"""Files that are read of a hub's repository; the last is the half of a tokenizer without which a
-CLAP's vocab.json says nothing."""
+"""Files that are read from a hub's repository; the last is the part of CLAP's tokenizer without
+which its vocab.json is useless."""
 REACH_S = 4.0
-"""A hub that hasn't answered by then can't be reached."""
+"""A hub that hasn't answered after this time counts as unreachable."""
 FAILURES: Any = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
-"""What a failed request raises. The first is the base class of the HTTP library that
-huggingface_hub has; which one that is changes with its releases."""
+"""What a failed request raises. The first is the base class of huggingface_hub's HTTP library,
+which depends on the release."""
 REMEDIES = (
     "set HF_ENDPOINT to a mirror that you can reach (mainland China: "
-    "HF_ENDPOINT=https://hf-mirror.com), or give the folder of a copy (from ModelScope, say); see "
+    "HF_ENDPOINT=https://hf-mirror.com), or use the folder of a copy (from ModelScope, say); see "
     "'Base models' in finetune/lora/README.md"
 )
 
 
 @lru_cache
 def hub_folder(name: str) -> Path:
-    """The folder of a hub's model, whole: the cached one where the hub has no newer one or can't be
-    reached, which is said, else a fresh download.
+    """The complete folder of a hub's model: the cached one if the hub has no newer version or can't
+    be reached, with a note, otherwise a fresh download.
 
     Raises:
-        UserError: no such model, not for this user, its weights are pickles alone, or neither hub
-            nor cache have it.
+        UserError: no such model, no access, its only weights are pickles, or neither hub nor cache
+            has it.
     """
     with _told(name):
         try:
@@ -73,18 +72,18 @@ def hub_folder(name: str) -> Path:
 
 
 def check_weights(name: str, files: Iterable[str]) -> None:
-    """Raises a UserError where a hub's model has no weights that are read."""
+    """Raises a UserError if a hub's model has no safetensors weights."""
     if not any(file.endswith(".safetensors") for file in files):
         raise UserError(
-            f"{name}: {constants.ENDPOINT} has its weights as pickles alone, which are not read, "
-            "as a pickle can hold code. If you trust it, make a folder of it once and give that "
-            f"folder: {conversion(name)}"
+            f"{name}: {constants.ENDPOINT} has its weights only as pickles, which are not read "
+            "because a pickle can run code. If you trust it, convert it once and use the folder "
+            f"that this makes: {conversion(name)}"
         )
 
 
 def conversion(path: str) -> str:
-    """The command that makes a folder with safetensors, in the working folder, of a model whose
-    weights are pickled. transformers unpickles tensors alone (`weights_only`), and no code of a
+    """The command that converts a model with pickled weights into a folder with safetensors, in the
+    working directory. transformers unpickles only tensors (`weights_only`), and no code from the
     repository is run.
 
     Args:
@@ -101,34 +100,34 @@ def conversion(path: str) -> str:
 
 @contextmanager
 def _told(name: str) -> Iterator[None]:
-    """What a hub says of a model that is not to be had is a line for the user."""
+    """Turns a hub's errors about an unavailable model into one line for the user."""
     try:
         yield
     except GatedRepoError as error:
         raise UserError(
             f"{name}: its owner asks you to accept terms first: do so at {constants.ENDPOINT}/"
-            f"{name}, then hf auth login."
+            f"{name}, then run hf auth login."
         ) from error
     except RepositoryNotFoundError as error:
         raise UserError(
-            f"{name}: no such folder here, and {constants.ENDPOINT} has no such model (or it is "
-            "private: hf auth login)."
+            f"{name}: no such folder here, and {constants.ENDPOINT} has no such model (if it is "
+            "private, run hf auth login)."
         ) from error
     except HFValidationError as error:
         raise UserError(
-            f"{name}: no such folder here, and no hub id: {first_line(error)}"
+            f"{name}: no such folder here, and not a hub id: {first_line(error)}"
         ) from error
 
 
 def _instead(name: str, error: Unreachable) -> Path:
-    """The cached copy, where a hub can't be reached; says so."""
+    """The cached copy for when a hub can't be reached, with a note."""
     folder = cached_folder(name)
     if folder is None:
         raise UserError(
-            f"{name}: no such folder here, and {error} Nothing of it is cached: {REMEDIES}. Where "
-            f"there is a network, musicgen-lora prefetch --models {name} fetches it."
+            f"{name}: no such folder here, and {error} It is not cached: {REMEDIES}. On a machine "
+            f"with network access, musicgen-lora prefetch --models {name} fetches it."
         ) from error
-    _say(f"{name}: {error} The cached copy is used: {folder}")
+    _say(f"{name}: {error} Using the cached copy: {folder}")
     return folder
 
 
@@ -137,11 +136,11 @@ class Unreachable(Exception):
 
 
 def listed(name: str) -> tuple[dict[str, int | None], Path | None]:
-    """The files of a hub's model that would be read, with their bytes where the hub says them, and
-    the cached copy, if there is a whole one; where the hub can't be reached, that copy's files.
+    """The files of a hub's model that would be read, with their sizes in bytes if the hub states
+    them, and the cached copy, if it is complete; if the hub can't be reached, that copy's files.
 
     Raises:
-        UserError: no such model, not for this user, or neither hub nor cache have it.
+        UserError: no such model, no access, or neither hub nor cache has it.
     """
     with _told(name):
         try:
@@ -153,12 +152,12 @@ def listed(name: str) -> tuple[dict[str, int | None], Path | None]:
 
 
 def ask(name: str, *, with_sizes: bool = False) -> tuple[str, dict[str, int | None]]:
-    """Asks the hub for a model's current commit, and for its files that are read, with their bytes
-    where these are asked for.
+    """Asks the hub for a model's current commit and the files that are read, with their sizes in
+    bytes if `with_sizes`.
 
     Raises:
-        Unreachable: it didn't answer in time, or not with that.
-        HFValidationError, HfHubHTTPError: the model is not to be had.
+        Unreachable: it didn't answer in time, or answered with something else.
+        HFValidationError, HfHubHTTPError: the model is not available.
     """
     answers: list[Any] = []
 
@@ -168,7 +167,7 @@ def ask(name: str, *, with_sizes: bool = False) -> tuple[str, dict[str, int | No
         except FAILURES as error:
             answers.append(error)
 
-    # The session's own time limit counts anew for each address and read, and not at all for names.
+    # The session's own timeout restarts for each address and read, and doesn't cover DNS lookups.
     asking = threading.Thread(target=wait_for_answer, daemon=True)
     asking.start()
     asking.join(REACH_S)
@@ -180,7 +179,7 @@ def ask(name: str, *, with_sizes: bool = False) -> tuple[str, dict[str, int | No
         read = [file for file in files if any(fnmatch(file.rfilename, kind) for kind in READ)]
         return answer.sha, {file.rfilename: file.size for file in read}
     if constants.HF_HUB_OFFLINE:
-        raise Unreachable("HF_HUB_OFFLINE keeps it from being looked up.") from answer
+        raise Unreachable("HF_HUB_OFFLINE forbids looking it up.") from answer
     if isinstance(answer, HfHubHTTPError) and answer.response is not None:
         status = answer.response.status_code
         raise Unreachable(f"{constants.ENDPOINT} answers {status}.") from answer
@@ -190,7 +189,7 @@ def ask(name: str, *, with_sizes: bool = False) -> tuple[str, dict[str, int | No
 
 def cached_folder(name: str, commit: str | None = None, files: Iterable[str] = ()) -> Path | None:
     """The cached copy of a model, of `commit` if one is given; None unless it has all of `files`.
-    No hub is asked."""
+    Asks no hub."""
     try:
         folder = Path(
             snapshot_download(
@@ -210,13 +209,13 @@ def _downloaded(name: str, n_files: int) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(READ), **bars))
     except FAILURES as error:
         raise UserError(
-            f"{name}: the download from {constants.ENDPOINT} broke off ({first_line(error)}); the "
-            f"same command goes on with it. If it does so again, {REMEDIES}."
+            f"{name}: the download from {constants.ENDPOINT} failed ({first_line(error)}); run the "
+            f"same command to resume it. If it fails again, {REMEDIES}."
         ) from error
 
 
 class _Lines(tqdm):
-    """Progress as a line now and then, for logs that bars would fill."""
+    """Progress as a line now and then, since bars would flood a log."""
 
     said_s = 0.0
 
@@ -233,7 +232,7 @@ class _Lines(tqdm):
 
 
 def _say(line: str) -> None:
-    # Of several processes one speaks.
+    # Only one of several processes prints.
     if os.environ.get("RANK", "0") == "0":
         print(printable(translated(line)), file=sys.stderr, flush=True)
         heartbeat.heard()

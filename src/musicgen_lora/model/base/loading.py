@@ -1,9 +1,9 @@
-"""Loading a MusicGen of Hugging Face's format, its tokenizer and its processor.
+"""Loads a MusicGen in Hugging Face's format, its tokenizer and its processor.
 
 Any hub id or folder that `MusicgenForConditionalGeneration.from_pretrained` or
 `MusicgenMelodyForConditionalGeneration.from_pretrained` reads will do, mono or stereo. The two have
 the same parts and are typed as the first throughout; `melody.is_melody` tells them apart. Weights
-are read from safetensors alone; no code of a repository is run.
+are read only from safetensors; no code from a repository is run.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ UNLOADABLE = (
     SafetensorError,
     StrictDataclassError,
 )
-"""What transformers raises at a damaged folder."""
+"""What transformers raises for a damaged folder."""
 ATTENTION = {"": "sdpa", "decoder": "sdpa", "text_encoder": "sdpa", "audio_encoder": "eager"}
-"""Given explicitly: a config may name a kernel of a stranger's, which would be fetched and run."""
+"""Set explicitly, because a config may name an untrusted kernel, which would be fetched and run."""
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
-"""One of them holds the vocabulary. Without, transformers makes a T5 tokenizer that knows no word,
-and every caption would read alike."""
+"""One of them holds the vocabulary. Without either, transformers makes a T5 tokenizer that knows no
+words, to which all captions are the same."""
 MODEL_CLASSES = {
     "musicgen": MusicgenForConditionalGeneration,
     melody.MODEL_TYPE: MusicgenMelodyForConditionalGeneration,
@@ -70,7 +70,7 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
 
     Raises:
         UserError: no such folder or id, not a MusicGen, its weights are not safetensors, or the
-            facts in its config are not usable.
+            facts in its config are unusable.
     """
     folder = base_folder(str(model_path))
     content = read_base_config(folder, tuple(MODEL_CLASSES))
@@ -86,8 +86,8 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
     config: Any = model.config
     read_base_facts(config, str(model_path))
     decoder = config.decoder
-    # transformers 5 leaves this unset in its default decoder config; generate() and forward()
-    # then fail on it.
+    # transformers 5 leaves this unset in its default decoder config, and generate() and forward()
+    # then fail.
     if getattr(decoder, "decoder_start_token_id", None) is None:
         decoder.decoder_start_token_id = decoder.vocab_size
     model.requires_grad_(False)
@@ -104,7 +104,7 @@ def read_model(
         shapes: of the weights in its files.
 
     Returns:
-        The model, and the names of the weights that no file holds.
+        The model, and the names of the weights that are in no file.
     """
     model_class: Any = MODEL_CLASSES[content["model_type"]]
     config = model_class.config_class.from_dict(content)
@@ -128,15 +128,15 @@ def load_tokenizer(model_path: str | Path) -> PreTrainedTokenizerBase:
     """Loads a base model's text tokenizer, and tries it on a few words."""
     tokenizer = _loaded(AutoTokenizer, model_path, "tokenizer")
     with _told_in_one_line(model_path, "tokenizer"):
-        # As texts are read: some faults of its files show only then.
+        # Called as for real texts, since some faults in its files show only then.
         words = tokenizer(["808", "beat, 鼓"], padding=True, truncation=True, max_length=8)
         if not all(map(any, words["attention_mask"])):
-            raise ValueError("it makes no token of a word")
+            raise ValueError("it gives no token for a word")
     return tokenizer
 
 
 def load_processor(model_path: str | Path) -> ProcessorMixin:
-    """Loads the processor (tokenizer and feature extractor) of a base model without melody."""
+    """Loads the processor (tokenizer and feature extractor) of a base that isn't a melody model."""
     return _loaded(AutoProcessor, model_path, "processor")
 
 
@@ -145,7 +145,7 @@ def _loaded(kind: Any, model_path: str | Path, what: str) -> Any:
     check_tokenizer_files(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(
-            f"{model_path}: no usable {what}: neither {' nor '.join(TOKENIZER_FILES)} is in it; "
+            f"{model_path}: no usable {what}: it has neither {' nor '.join(TOKENIZER_FILES)}; "
             "copy the model's tokenizer files too."
         )
     with _told_in_one_line(model_path, what):
@@ -157,8 +157,8 @@ def _told_in_one_line(model_path: str | Path, what: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # The tokenizers' Rust raises plain exceptions at files that it doesn't take, and what is
-        # none at those that it did not expect.
+        # The Rust code of tokenizers raises plain Exceptions for files that it refuses, and
+        # PanicException, which isn't an Exception, for those that it did not expect.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise UserError(f"{model_path}: no usable {what}: {first_line(error)[:300]}") from error
@@ -167,12 +167,12 @@ def _told_in_one_line(model_path: str | Path, what: str) -> Iterator[None]:
 def _check_is_whole(
     name: str, model: MusicgenForConditionalGeneration, missing: Collection[str]
 ) -> None:
-    """Raises a UserError where weights are missing, which transformers would draw at random, or not
-    finite. Sinusoidal positions may be missing: they are computed."""
+    """Raises a UserError if weights are missing, which transformers would initialise at random, or
+    not finite. Sinusoidal positions may be missing: they are computed."""
     trained = {key for key, _ in model.named_parameters() if "embed_positions" not in key}
     lost = sorted(trained.intersection(missing))
     if lost:
-        raise UserError(f"{name}: {len(lost)} of its weights are missing, {lost[0]} for one.")
+        raise UserError(f"{name}: {len(lost)} of its weights are missing, such as {lost[0]}.")
     broken = [key for key, weight in model.state_dict().items() if not weight.sum().isfinite()]
     if broken:
         raise UserError(f"{name}: {broken[0]} has values that are not finite; copy it again.")

@@ -1,5 +1,5 @@
-"""`musicgen-lora prefetch`: what a hub would give is fetched into the hub's cache, and a machine
-without network does the same afterwards. The cache, which HF_HOME names, can be copied there."""
+"""`musicgen-lora prefetch`: downloads models into the hub's cache, so that commands then work
+without network access. The cache, whose place HF_HOME sets, can be copied to other machines."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from musicgen_lora.plural import count
 
 
 def prefetch_models(settings: PrefetchSettings) -> list[str]:
-    """Fetches models into the hub's cache, and says of each what it has and how large it is.
+    """Downloads models into the hub's cache, and prints the number and size of each one's files.
 
-    A model whose weights are pickled doesn't keep the others from being fetched; nor is it an error
-    where nobody asked for it by its name.
+    A model with pickled weights doesn't keep the others from being fetched, and is an error only if
+    it was asked for by name.
 
     Returns:
         The hub ids that are in the cache afterwards.
 
     Raises:
-        UserError: the settings file is not usable, a hub has no such model, or can't be reached and
-            the cache lacks it, or a model that was named has pickled weights alone.
+        UserError: the settings file is unusable, a hub has no such model, or can't be reached and
+            the cache lacks it, or a model asked for has only pickled weights.
     """
     console = plain_console()
     names = _names(settings)
     if not names:
-        console.print(f"{settings.settings_file}: names no model of a hub; nothing to fetch.")
+        console.print(f"{settings.settings_file}: names no hub models; nothing to fetch.")
         return []
     fetched: list[str] = []
     refused: list[UserError] = []
@@ -42,13 +42,13 @@ def prefetch_models(settings: PrefetchSettings) -> list[str]:
         known = [size for size in sizes.values() if size is not None]
         size = f"{sum(known) / 1e6:,.0f} MB" if known else "size unknown"
         what = f" ({PARTS[name]})" if name in PARTS else ""
-        state = f"in the cache: {there}" if there else "not in the cache"
+        state = f"already cached in {there}" if there else "not cached yet"
         console.print(f"{name}{what}: {count(len(sizes), 'file')}, {size}, {state}.")
         if settings.dry_run:
             for file, own in sizes.items():
                 console.print(f"  {file}  {'-' if own is None else f'{own:,}'}")
         elif there is None:
-            console.print(f"{name}: in the cache now: {hub_folder(name)}")
+            console.print(f"{name}: now cached in {hub_folder(name)}")
         if there or not settings.dry_run:
             fetched.append(name)
     is_asked_for = bool(settings.models or settings.settings_file)
@@ -60,7 +60,7 @@ def prefetch_models(settings: PrefetchSettings) -> list[str]:
 
 
 def _names(settings: PrefetchSettings) -> list[str]:
-    """The hub ids among what the settings name; folders need no fetching."""
+    """The hub ids that the settings name; folders need no fetching."""
     named = [name for name in settings.models if local_model(name) is None]
     if settings.settings_file is not None:
         for command, kind in SETTINGS.items():

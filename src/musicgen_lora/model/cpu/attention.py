@@ -1,7 +1,7 @@
 """Attention for training in bf16 on a CPU, where torch's own is slow, above all its backward pass.
 
-Causal attention goes through the queries in blocks, each against the keys up to its end, as
-matrix products. Attention to the text, whose keys are few, is written out.
+Causal attention processes the queries in blocks, each against the keys up to its end, as matrix
+products. Attention to the text, with its few keys, is computed directly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 NAME = "musicgen_lora_blocks"
 """Name of this attention in transformers' registry."""
 BLOCK = 128
-"""Queries of a block; 96 to 176 take equally long."""
+"""Queries in a block; 96 to 176 are equally fast."""
 
 
 def use_blocked_attention(model: MusicgenForConditionalGeneration) -> None:
@@ -31,7 +31,7 @@ def use_blocked_attention(model: MusicgenForConditionalGeneration) -> None:
 
 
 def causal_attention(heads: torch.Tensor, scaling: float) -> torch.Tensor:
-    """`softmax(scaling q k^T) v` for each head, each query looking at keys up to its own place.
+    """`softmax(scaling q k^T) v` for each head, each query attending to keys up to its position.
 
     Args:
         heads: q, k and v, `[3, B, heads, T, width]`.
@@ -40,7 +40,7 @@ def causal_attention(heads: torch.Tensor, scaling: float) -> torch.Tensor:
     Returns:
         `[B, heads, T, width]`.
     """
-    # Autocast would take the probabilities to float32 and back.
+    # Autocast would convert the probabilities to float32 and back.
     with torch.autocast(heads.device.type, enabled=False):
         found: Any = _Causal.apply(heads, scaling)
     return found
@@ -54,7 +54,7 @@ def text_attention(
     scaling: float,
 ) -> torch.Tensor:
     """`softmax(scaling q k^T) v` over few keys: queries `[B, heads, T, width]`, keys and values
-    `[B, heads, L, width]`, mask `[B, 1, 1 or T, L]`, true for what is looked at.
+    `[B, heads, L, width]`, mask `[B, 1, 1 or T, L]`, true for the keys attended to.
 
     Computed in float32. Probabilities rounded to bf16 don't sum to 1, and where the values of all
     words are alike, that error is all that queries and keys would learn from.
@@ -63,7 +63,7 @@ def text_attention(
     q, k, v = (x.flatten(0, 1).float() for x in (query, key, value))  # [BH, T or L, width]
     bias = q.new_zeros(())
     if mask is not None:
-        # As transformers has it: where nothing is looked at, everything is, alike.
+        # As in transformers: a query with all keys masked attends to all of them equally.
         bias = q.new_zeros(mask.shape).masked_fill_(~mask, torch.finfo(q.dtype).min)
         bias = bias.expand(-1, query.shape[1], -1, -1).flatten(0, 1)  # [BH, 1 or T, L]
     # Autocast would multiply in its own precision.
@@ -86,7 +86,7 @@ def _attend(
     out."""
     causal = attention_mask is None and bool(getattr(module, "is_causal", False))
     if dropout or scaling is None or (causal and query.shape[2] != key.shape[2]):
-        # Decoding with a cache.
+        # Decoding with a cache, or a case that isn't covered here.
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -100,7 +100,7 @@ def _attend(
 class _Causal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, heads: torch.Tensor, scaling: float) -> torch.Tensor:
-        # Of one clip it is a view, whose parts each product would copy.
+        # For one clip it would be a view, whose parts each product would copy.
         kept = heads.flatten(1, 2).contiguous()  # [3, BH, T, width], BH: batch and heads as one
         q, k, v = kept  # [BH, T, width]
         out = torch.empty_like(v)
@@ -131,7 +131,7 @@ class _Causal(torch.autograd.Function):
             part = grad[:, begin:end]  # [BH, block, width]
             grad_v[:, :end].baddbmm_(p.transpose(1, 2), part, beta=beta)
             grad_p = torch.bmm(part, centred[:, :end].transpose(1, 2))  # [BH, block, end]
-            # Of softmax: p (g - sum of p g).
+            # Gradient of softmax: p (g - sum of p g).
             grad_scores = torch.ops.aten._softmax_backward_data(grad_p, p, -1, p.dtype)
             grad_q[:, begin:end].baddbmm_(grad_scores, k[:, :end], beta=0, alpha=ctx.scaling)
             queries, transposed = q[:, begin:end], grad_scores.transpose(1, 2)

@@ -1,6 +1,6 @@
-"""EnCodec's convolutions with the channels of a sample side by side in memory.
+"""EnCodec's convolutions in a channels-last layout.
 
-transformers keeps each channel's samples together, as a GPU likes it. On a CPU a codec with few
+transformers keeps each channel's samples together, which suits a GPU. On a CPU, a codec with few
 channels then copies more than it computes.
 """
 
@@ -20,12 +20,12 @@ from transformers.models.encodec.modeling_encodec import (
 )
 
 PIECE = 1 << 15
-"""Samples of a layer that are made at once. oneDNN compiles a kernel for each length that it comes
-across and keeps it: for long ones up to 20 MB, for each length that a clip may have."""
+"""Samples of a layer that are computed at once. oneDNN compiles and keeps a kernel for each length
+that it encounters, of up to 20 MB for long ones, and so for every length that a clip may have."""
 
 
 def suits(codec: Any) -> bool:
-    """Whether a codec is of the kind that is computed here: MusicGen's, on a CPU."""
+    """Whether a codec is of the kind supported here: MusicGen's, on a CPU."""
     config = codec.config
     is_whole = config.norm_type == "weight_norm" and config.chunk_length_s is None
     is_plain = not (config.use_causal_conv or config.normalize)
@@ -33,8 +33,8 @@ def suits(codec: Any) -> bool:
 
 
 def through_layers(codec: Any, layers: Sequence[nn.Module], hidden: Tensor) -> Tensor:
-    """What layers of a codec make of clips `[B, D, T]`: `[B, D', T']`. Where it suits they are
-    computed here, a clip at a time."""
+    """Runs layers of a codec on clips: `[B, D, T]` to `[B, D', T']`. If the codec suits, they are
+    computed here, one clip at a time."""
     if suits(codec):
         return torch.cat([run_layers(layers, clip[None]) for clip in hidden])
     for layer in layers:
@@ -43,8 +43,8 @@ def through_layers(codec: Any, layers: Sequence[nn.Module], hidden: Tensor) -> T
 
 
 def run_layers(layers: Iterable[nn.Module], hidden: Tensor) -> Tensor:
-    """What layers of a codec that suits make of one clip, up to rounding: `[1, D, T]` to
-    `[1, D', T']`."""
+    """Runs layers of a codec that suits on one clip: `[1, D, T]` to `[1, D', T']`. Equal to
+    transformers up to rounding."""
     rows = hidden[0].T.contiguous()  # [T, D]
     for layer in layers:
         rows = _run(layer, rows)
@@ -52,7 +52,7 @@ def run_layers(layers: Iterable[nn.Module], hidden: Tensor) -> Tensor:
 
 
 def _run(layer: Any, rows: Tensor) -> Tensor:
-    """What a layer makes of `[T, D]`."""
+    """Runs a layer on `[T, D]`."""
     if isinstance(layer, EncodecConv1d):
         return _convolved(layer, rows)
     if isinstance(layer, EncodecConvTranspose1d):
@@ -64,7 +64,7 @@ def _run(layer: Any, rows: Tensor) -> Tensor:
         return hidden + _run(layer.shortcut, rows)
     if isinstance(layer, EncodecLSTM):
         return (layer.lstm(rows[:, None])[0])[:, 0] + rows
-    return layer(rows)  # Of each number on its own.
+    return layer(rows)  # Elementwise.
 
 
 def _convolved(layer: Any, rows: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def _convolved(layer: Any, rows: Tensor) -> Tensor:
     total = (size - 1) * step + 1 - stride
     right = total // 2 - len(rows) // -stride * stride - len(rows)
     if len(rows) <= max(total - total // 2, right):
-        # Shorter than what is reflected at its ends.
+        # Shorter than its reflected padding.
         return layer(rows.T[None])[0].T.contiguous()
     padded = _reflected(rows, total - total // 2, right, layer.pad_mode)
     weight, bias = conv.weight, conv.bias  # [O, D, k]
@@ -85,8 +85,8 @@ def _convolved(layer: Any, rows: Tensor) -> Tensor:
             found += taps[place, place * step : place * step + n_out]
         return found[:, None]
     if weight.shape[1] == 1:
-        # Of a single channel oneDNN's kernel for one length takes longer to compile than a clip to
-        # encode.
+        # With a single channel, oneDNN takes longer to compile its kernel for one length than to
+        # encode a clip.
         n_out = (len(padded) - (size - 1) * step - 1) // stride + 1
         seen = padded[:, 0].as_strided((n_out, size), (stride, step))  # [T', k]
         return torch.addmm(bias, seen, weight[:, 0].T)
@@ -96,8 +96,8 @@ def _convolved(layer: Any, rows: Tensor) -> Tensor:
 def _image_convolved(
     rows: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, step: int = 1
 ) -> Tensor:
-    """A convolution `[O, D, k]` of `[T, D]`, as one of a picture of a single line: of pictures
-    oneDNN takes channels that lie together."""
+    """Convolves `[T, D]` with `[O, D, k]` as an image of height 1, since oneDNN supports
+    channels-last only for images."""
     reach = (weight.shape[2] - 1) * step + 1
     n_out = (len(rows) - reach) // stride + 1
     found = rows.new_empty(n_out, len(weight))
@@ -111,7 +111,7 @@ def _image_convolved(
 
 
 def _reflected(rows: Tensor, left: int, right: int, mode: str) -> Tensor:
-    """`[T, D]` with its beginning and end mirrored, or silence, around it."""
+    """`[T, D]` padded at both ends by reflection, or else by zeros."""
     if mode != "reflect":
         return F.pad(rows, (0, 0, left, right))
     before = rows[1 : left + 1].flip(0)
@@ -124,8 +124,8 @@ def _transposed(layer: Any, rows: Tensor) -> Tensor:
     size, stride = conv.kernel_size[0], conv.stride[0]
     if size != 2 * stride:
         return layer(rows.T[None])[0].T.contiguous()
-    # A sample's first half of the kernel falls on its own samples, the second on the next one's:
-    # a convolution over two samples that makes s samples at once.
+    # The kernel's first half falls on a sample's own outputs, the second on those of the next one:
+    # this is a convolution over two samples that gives s samples at once.
     halves = conv.weight.unflatten(2, (2, stride)).flip(2)  # [D, O, 2, s]
     weight = halves.permute(3, 1, 0, 2).flatten(0, 1)  # [s O, D, 2]
     found = _image_convolved(F.pad(rows, (0, 0, 1, 1)), weight, conv.bias.repeat(stride))

@@ -1,11 +1,10 @@
-"""A LoRA layer's forward and backward pass in few products, in the precision of its base.
+"""A LoRA layer's forward and backward pass in few matrix products, in the precision of its base.
 
-PEFT casts a layer's input to the adapter's fp32, multiplies, scales and adds there and casts back:
-each is a pass over whole activations, and autograd keeps several of them. Here A and B are cast
-instead, which are small, the base's product is added onto theirs, and the input alone is kept.
+PEFT casts a layer's input to the adapter's fp32, multiplies, scales and adds there, and casts back:
+each is a pass over whole activations, and autograd keeps several of them. Here the small A and B
+are cast instead, the base's product is added to theirs, and only the input is kept.
 
-Where attention goes through blocks, those of its layers that read the same states share their
-products as well.
+With blocked attention, those of its layers that read the same states share their products as well.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from musicgen_lora.model.cpu.attention import NAME, causal_attention, text_atten
 
 
 class _LoraProduct(torch.autograd.Function):
-    """`x W^T + b + s (d A^T) B^T` with frozen W and b; or, of several layers that read the same x,
+    """`x W^T + b + s (d A^T) B^T` with frozen W and b; or, for several layers that read the same x,
     their outputs side by side.
 
-    The adapter's product is made first and the base's added onto it, which is rounded once. The
-    other way round, bf16 would swallow an adapter whose product is less than the step from one
-    number of the base's to the next, a 128th of it.
+    The adapter's product is computed first and the base's added to it, with a single rounding. In
+    the other order, bf16 would swallow an adapter's product that is smaller than the spacing of
+    numbers around the base's, a 128th of it.
 
-    Shapes: x `[..., in]`, W `[out, in]`, b `[out]`; of each layer A and B, `[r, in]` and
-    `[its out, r]`, in float32, and its s. d is x after a dropout of p.
+    Shapes: x `[..., in]`, W `[out, in]`, b `[out]`; for each layer A `[r, in]` and
+    B `[its out, r]`, in float32, and its s. d is x after a dropout of p.
     """
 
     @staticmethod
@@ -49,7 +48,7 @@ class _LoraProduct(torch.autograd.Function):
         read, mask = torch.native_dropout(rows, p, True) if p else (rows, None)  # [N, in]
         down = torch.cat(pairs[::2]).to(x.dtype)  # [R, in]
         ups = [(b * s).to(x.dtype) for b, s in zip(pairs[1::2], scalings, strict=True)]  # [out, r]
-        # Of few rows: products with few columns take longer.
+        # Transposed, with few rows: products with few columns are slower.
         low = down @ read.T  # [R, N]
         out = rows.new_empty(len(rows), len(weight))  # [N, out of all]
         for part, part_low, up in _parts(out, low, ups):  # [N, out], [r, N], [out, r]
@@ -86,7 +85,7 @@ class _LoraProduct(torch.autograd.Function):
 def _parts(
     wide: torch.Tensor, low: torch.Tensor, ups: Sequence[torch.Tensor]
 ) -> Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Splits by layer: its columns of `wide`, its rows of `low`, its B."""
+    """Splits by layer: its columns of `wide`, its rows of `low`, and its B."""
     if len(ups) == 1:
         return [(wide, low, ups[0])]
     widths = [len(up) for up in ups]
@@ -127,7 +126,8 @@ class LoraAttention(MusicgenAttention):
         states = hidden_states if own else key_value_states
         layers: Any = [self.q_proj, self.k_proj, self.v_proj] if own else [self.k_proj, self.v_proj]
         drops = self.training and bool(self.dropout)
-        # With a cache or a mask of its own steps it decodes, or is asked for what isn't here.
+        # With a cache or a mask for its own steps, it is decoding, or asked for something that
+        # isn't supported here.
         trains = past_key_values is None and not (own and attention_mask is not None)
         weight = _one_weight(layers, states) if trains and not drops else None
         if weight is None:
@@ -147,13 +147,13 @@ class LoraAttention(MusicgenAttention):
 
 
 def fuse_products(model: nn.Module) -> None:
-    """Makes plain LoRA layers that are trained, on linear layers that are not quantised, use this
-    module's forward pass, and blocked attention that consists of such layers too. Parameters and
-    their names stay the same. Calling it again changes nothing.
+    """Makes trained plain LoRA layers on unquantised linear layers use this module's forward pass,
+    and blocked attention made of such layers too. Parameters and their names stay the same. Calling
+    it again changes nothing.
 
-    Classes are exchanged on the finished layers: PEFT's own hook for other classes of layers
-    (`_register_custom_module`) would take quantised layers and DoRA's too, and there is none for
-    transformers' attention.
+    It replaces the classes of existing layers: PEFT's own hook for custom layer classes
+    (`_register_custom_module`) would affect quantised layers and DoRA's too, and transformers has
+    none for attention.
     """
     for module in model.modules():
         # Quantised layers have classes of their own, and DoRA is a variant of this one.
@@ -178,8 +178,8 @@ def fuse_products(model: nn.Module) -> None:
 
 
 def round_before_adding(adapted: PeftModel) -> list[str]:
-    """Names of the adapted layers that round the base's product to half precision before they add
-    the adapter's, as PEFT does: DoRA's, quantised ones, embeddings, and all of them in fp16."""
+    """Names of the adapted layers that round the base's output to half precision before they add
+    the adapter's, as PEFT does: DoRA's, quantised ones, embeddings, and in fp16 all of them."""
     found = []
     for name, module in adapted.get_base_model().named_modules():
         if isinstance(module, LoraLayer):
@@ -191,11 +191,11 @@ def round_before_adding(adapted: PeftModel) -> list[str]:
 
 
 def _can_multiply(layer: nn.Module, x: torch.Tensor) -> bool:
-    """Whether a layer's adapter is on and its types are those that `_LoraProduct` is for."""
+    """Whether a layer's adapter is active and `_LoraProduct` supports its dtypes."""
     if type(layer) is not LoraLinear or layer.disable_adapters or layer.merged:
         return False
     base: Any = layer.base_layer
-    # In fp16 a scaled loss could overflow the adapter's gradients, which PEFT has in fp32.
+    # In fp16 a scaled loss could overflow the adapter's gradients, which PEFT keeps in fp32.
     fits = x.dtype == base.weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
     return fits and layer.active_adapters == ["default"]
 
@@ -206,7 +206,7 @@ def _drops(layer: LoraLinear) -> bool:
 
 
 def _stack_weights(layers: Sequence[Any]) -> None:
-    """Lays the layers' frozen weights one behind the other in memory."""
+    """Stores the layers' frozen weights contiguously, one after another."""
     bases = [layer.base_layer for layer in layers]
     stacked = torch.cat([base.weight.data for base in bases])  # [out of all, in]
     for base, weight in zip(bases, stacked.split([len(b.weight) for b in bases]), strict=True):
@@ -214,15 +214,15 @@ def _stack_weights(layers: Sequence[Any]) -> None:
 
 
 def _one_weight(layers: Sequence[Any], x: torch.Tensor) -> torch.Tensor | None:
-    """The weights as one, `[out of all, in]`, of layers that can multiply x together; None where
-    they cannot, or lie apart by now."""
+    """The weights, as one `[out of all, in]`, of layers that can multiply x together; None if they
+    can't, or are no longer contiguous."""
     if not all(_can_multiply(layer, x) and not _drops(layer) for layer in layers):
         return None
     return _common_weight(layers)
 
 
 def _common_weight(layers: Sequence[Any]) -> torch.Tensor | None:
-    """The layers' frozen weights as one, `[out of all, in]`; None where they lie apart."""
+    """The layers' frozen weights as one, `[out of all, in]`; None if they aren't contiguous."""
     weights = [layer.base_layer.weight for layer in layers]
     first, at = weights[0], weights[0].data_ptr()
     for weight in weights:

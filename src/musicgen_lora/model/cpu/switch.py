@@ -1,7 +1,7 @@
 """One switch for the fast paths: blocked attention, fused LoRA products, the allocator.
 
-They compute the same, up to rounding. The switch works before an adapter is added or after, and may
-be used again when the model was moved.
+Results are the same up to rounding. The switch works before or after an adapter is added, and may
+be called again after the model has been moved.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from musicgen_lora.runtime.allocator import keep_freed_memory
 
 
 def enable(model: MusicgenForConditionalGeneration, precision: str) -> None:
-    """Turns on the fast paths of the device that the decoder is on. On a CPU the process keeps the
-    memory that tensors free, and a decoder that computes in bf16 attends in blocks. On every device
-    the products of LoRA layers that are trained are fused.
+    """Turns on the fast paths for the decoder's device. On a CPU the process keeps the memory that
+    tensors free, and a decoder that computes in bf16 uses blocked attention. On every device the
+    products of trained LoRA layers are fused.
 
     Args:
         model: changed in place.
-        precision: that its decoder computes in, which may be less than its weights are held in.
+        precision: in which its decoder computes, which may be lower than that of its weights.
     """
     if model.decoder.device.type == "cpu":
         keep_freed_memory()

@@ -1,8 +1,8 @@
 """Reads an adapter's folder, once, and puts the adapter on its base.
 
-It is what PEFT writes (`adapter_config.json`, `adapter_model.safetensors`), so that bare PEFT on
-bare transformers loads it, plus `musicgen_lora.json` (`lora.facts`) and a model card. The adapter
-of another tool lacks those.
+The folder holds what PEFT writes (`adapter_config.json`, `adapter_model.safetensors`), so that
+plain PEFT and transformers can load it, plus `musicgen_lora.json` (`lora.facts`) and a model card.
+Adapters made by other tools lack the last two.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ MAX_BYTES = {ADAPTER_CONFIG: 16 << 20, ADAPTER_WEIGHTS: 32 << 30, FACTS_FILE: LA
 
 @dataclass(frozen=True)
 class AdapterFiles:
-    """An adapter as it was at one moment: each file is read once, and nothing is read again.
+    """A snapshot of an adapter: each file is read once, and nothing is read again.
 
     Args:
-        tensors: the weights, by the names that PEFT saves them by.
-        facts: ours; None for an adapter that another tool made.
+        tensors: the weights, by the names under which PEFT saves them.
+        facts: ours; None for an adapter made by another tool.
         sha256: of the bytes of `adapter_config.json` and `adapter_model.safetensors`, by name.
     """
 
@@ -53,18 +53,17 @@ class AdapterFiles:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of all that decides what it plays: scale, layers and kind as well as the
-        weights."""
+        """Identity of all that decides its sound: scale, layers and kind as well as weights."""
         content = json.dumps(dict(self.sha256), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def read_adapter(folder: Path) -> AdapterFiles:
-    """Reads an adapter and checks that it is whole; where a training that goes on puts its next
-    one in the same place meanwhile, that one is read.
+    """Reads an adapter and checks that it is complete. If a running training replaces it meanwhile,
+    the new one is read.
 
     Raises:
-        UserError: no adapter there, a damaged one, or one that is not as its manifest says.
+        UserError: no adapter there, a damaged one, or one that doesn't match its manifest.
     """
     while True:
         before = _identity(folder)
@@ -76,7 +75,7 @@ def read_adapter(folder: Path) -> AdapterFiles:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """What a folder has that comes in the place of another; None where there is none."""
+    """What changes when a folder is replaced by another; None if there is none."""
     try:
         state = folder.stat()
     except OSError:
@@ -108,7 +107,7 @@ def _read_adapter(folder: Path) -> AdapterFiles:
 
 
 def _check_manifest(folder: Path, digests: Mapping[str, str]) -> None:
-    """Compares what was read with the manifest that training put beside it, if it is there."""
+    """Compares what was read with the manifest that training wrote beside it, if any."""
     path = folder / MANIFEST
     if not path.is_file():
         return
@@ -116,8 +115,8 @@ def _check_manifest(folder: Path, digests: Mapping[str, str]) -> None:
     altered = [name for name, digest in digests.items() if manifest.get(name) != digest]
     if altered:
         raise UserError(
-            f"{folder / altered[0]}: not what training wrote (its hash differs from {MANIFEST}): "
-            f"copy the adapter anew; if you changed it yourself, delete {path}."
+            f"{folder / altered[0]}: not what training wrote (its hash differs from {MANIFEST}); "
+            f"copy the adapter again or, if you changed it yourself, delete {path}."
         )
 
 
@@ -137,7 +136,7 @@ def load_adapter(base: BaseModel, adapter: Path | AdapterFiles) -> PeftModel:
     if facts is not None and facts.base_fingerprint != base.fingerprint:
         raise UserError(
             f"{folder}: this adapter was trained on another base ({facts.base_path}, fingerprint "
-            f"{facts.base_fingerprint}); give that one as the base model."
+            f"{facts.base_fingerprint}); use that one as the base model."
         )
     modules = [name for name, _ in base.hf.named_modules()]
     shapes = {name: tuple(tensor.shape) for name, tensor in files.tensors.items()}
@@ -160,7 +159,7 @@ def load_adapter(base: BaseModel, adapter: Path | AdapterFiles) -> PeftModel:
 
 def _check_all_fit(files: AdapterFiles, adapted: PeftModel, loaded: Any) -> None:
     """Raises a UserError for tensors that fit no layer, which PEFT drops, and for layers without
-    tensors, which PEFT leaves as they began."""
+    tensors, which PEFT leaves at their initial values."""
     if loaded.unexpected_keys:
         names = [key.replace(".default", "") for key in sorted(loaded.unexpected_keys)]
         raise UserError(

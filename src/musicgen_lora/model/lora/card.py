@@ -11,19 +11,19 @@ from typing import Any
 from musicgen_lora import EMBEDDED_NAME
 
 EXAMPLES = "With this project:"
-"""The line that figures stand before."""
+"""The line before which figures are inserted."""
 
 
 def adapter_card(facts: Mapping[str, Any], folder_name: str, evaluation: str = "") -> str:
     """Markdown with Hugging Face front matter.
 
     Args:
-        facts: what `musicgen_lora.json` holds.
-        folder_name: how the examples call the adapter's folder.
-        evaluation: from `evaluated.read_evaluation`; empty where there is none.
+        facts: the content of `musicgen_lora.json`.
+        folder_name: the adapter's folder in the examples.
+        evaluation: from `evaluated.read_evaluation`; empty if there is none.
     """
     base, data, settings = facts["base"]["path"], facts["data"], facts["settings"]
-    # Facts of before the melody models don't name it.
+    # Facts from before melody models were supported don't name it.
     model_class = facts["base"].get("class", "MusicgenForConditionalGeneration")
     dropped = f"captions dropped {settings['condition_dropout']:g}"
     if "Melody" in model_class:
@@ -41,7 +41,7 @@ def adapter_card(facts: Mapping[str, Any], folder_name: str, evaluation: str = "
 - Base: `{base}` (fingerprint `{facts["base"]["fingerprint"]}`){held}
 - Adapter: {settings["adapter"]}, rank {settings["lora_rank"]}, alpha {settings["lora_alpha"]}, \
 initialisation {settings["lora_init"]}, on {where}
-- Data: {data["n_train"]} training clips, {data["n_validation"]} held out, apart by source \
+- Data: {data["n_train"]} training clips, {data["n_validation"]} held out, split by source \
 (fingerprint `{data["fingerprint"]}`)
 - Training: learning rate {settings["learning_rate"]:g}, {settings["lr_schedule"]}, batches of \
 {settings["batch_size"]} x {settings["gradient_accumulation_steps"]}, {_length(facts)}, windows \
@@ -81,7 +81,7 @@ def _front_matter(base: str) -> str:
 
 
 def _bare_code(base: str, model_class: str, folder_name: str) -> str:
-    """What loads the adapter with PEFT alone."""
+    """Code that loads the adapter with PEFT alone."""
     imports, loaded = "", repr(base)
     if base == EMBEDDED_NAME:
         imports = "from importlib.resources import files\n"
@@ -94,13 +94,13 @@ model = PeftModel.from_pretrained(model, {folder_name!r}).eval()"""
 
 
 def licence(base: str) -> tuple[str | None, str]:
-    """Hugging Face's tag of it, where the base's name tells, and a sentence."""
+    """Hugging Face's tag of the licence, if the base's name tells it, and a sentence."""
     if base == EMBEDDED_NAME:
         sentence = "The embedded tiny-beats base is MIT-licensed"
-        return None, f"{sentence}; the rights in your own audio stay yours to mind."
+        return None, f"{sentence}; you are responsible for the rights in your own audio."
     sentence = (
-        "Meta's MusicGen weights are CC-BY-NC 4.0: where the base is one of them, what is "
-        "derived from it, this adapter included, is for non-commercial use."
+        "Meta's MusicGen weights are CC-BY-NC 4.0: if the base is one of them, everything "
+        "derived from it, including this adapter, is for non-commercial use only."
     )
     return ("cc-by-nc-4.0" if base.startswith("facebook/musicgen-") else None), sentence
 
@@ -110,13 +110,13 @@ def _length(facts: Mapping[str, Any]) -> str:
     asked = f"{settings['num_epochs']} epochs"
     if settings["max_steps"] is not None:
         asked += f", at most {settings['max_steps']} steps"
-    return asked if best is None else f"{asked} (these weights are of step {best['step']})"
+    return asked if best is None else f"{asked} (these weights are from step {best['step']})"
 
 
 def _figures(facts: Mapping[str, Any]) -> str:
     base_loss, best = facts["base_loss"], facts.get("best")
     if best is None:
-        return "No source was held out, so there is no held-out figure."
+        return "No source was held out, so there is no held-out loss."
     rows = [("mean", base_loss["loss"], best["loss"])]
     pairs = zip(base_loss["codebooks"], best["codebooks"], strict=True)
     rows += [(f"codebook {number}", *pair) for number, pair in enumerate(pairs, 1)]
@@ -124,8 +124,8 @@ def _figures(facts: Mapping[str, Any]) -> str:
         f"| {name} | {before:.4f} | {after:.4f} | {100 * (after - before) / before:+.1f} % |"
         for name, before, after in rows
     )
-    return f"""Held-out loss in nats a token, at step {best["step"]}, which the mean chose, on \
-held-out clips: {facts["data"]["n_validation"]}.
+    return f"""Held-out loss in nats a token at step {best["step"]}, the step with the lowest mean \
+(held-out clips: {facts["data"]["n_validation"]}).
 
 | | base | with adapter | change |
 | --- | --- | --- | --- |

@@ -1,8 +1,8 @@
-"""Checks of an adapter's config, made before PEFT sees it.
+"""Checks of an adapter's config before PEFT sees it.
 
 PEFT matches the config's regular expressions against every module with an engine that some of them
-keep busy for ever, and allocates the rank that it names. Here the expressions are matched by RE2,
-whose time is linear, and PEFT is given the modules' full names; ranks are held against the weights.
+keep busy for ever, and allocates the rank that it names. Here RE2 matches the expressions in linear
+time, and PEFT is given the modules' full names; ranks are checked against the weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UNKNOWN_RANK = 256
 
 
 def _plain_name(value: Any) -> None:
-    """A name, or PEFT's own escapes of one: PEFT matches it as an expression."""
+    """A name, perhaps with PEFT's escapes: PEFT matches it as a regular expression."""
     if not isinstance(value, str) or not re.fullmatch(r"\^?[\w.\\]{1,500}\$?", value):
         raise Wrong("", value, "a plain name")
     if re.search(r"\\(?!\.)", value):
@@ -72,13 +72,13 @@ _KIND = fields(
 _FREE = {
     *_CONFIG,
     *("peft_type", "target_modules", "runtime_config"),
-    # How it was trained, or how PEFT 0.2 kept it.
+    # How it was trained, or how PEFT 0.2 stored it.
     *("eva_config", "merge_weights"),
 }
 """Fields that are checked by `_KIND` or change nothing."""
 _ON_BASE = (True, False, "gaussian", "orthogonal", "eva")
-"""Values of init_lora_weights that left the base as it was. The others moved a part of it into the
-adapter, whose weights then go on what was left (`initial`)."""
+"""Values of init_lora_weights that leave the base as it was. The others move a part of it into the
+adapter, whose weights then belong on the residual base (`initial`)."""
 
 
 def read_adapter_config(
@@ -87,37 +87,37 @@ def read_adapter_config(
     """Checks an adapter's config and returns it with its targets as full names.
 
     Args:
-        path: of the config, for messages.
-        modules: names of the base's.
-        weights: names and shapes of the adapter's.
+        path: the config's path, for messages.
+        modules: names of the base's modules.
+        weights: names and shapes of the adapter's weights.
 
     Raises:
-        UserError: not of a LoRA, with a value that is out of bounds, for something that is not
-            read here, or of a rank that its weights don't have.
+        UserError: not a LoRA's, with a value out of bounds or an unsupported setting, or of a rank
+            that its weights don't have.
     """
     if content.get("peft_type") != "LORA":
         kind = shortened(content.get("peft_type"))
-        raise UserError(f"{path}: peft_type = {kind}: only adapters of type LORA are read.")
+        raise UserError(f"{path}: peft_type = {kind}: only adapters of type LORA are supported.")
     check_kind(content, _KIND, path)
     _check_rank(path, content, weights)
     began = content.get("init_lora_weights", True)
     if began not in _ON_BASE:
         raise UserError(
-            f"{path}: init_lora_weights = {shortened(began)}: its weights go on what that left of "
-            "the base, not on the base; where it was trained, save it for the base by PEFT's "
-            "save_pretrained(..., path_initial_model_for_weight_conversion=...)."
+            f"{path}: init_lora_weights = {shortened(began)}: its weights belong on the residual "
+            "base that this leaves, not on the base itself; where it was trained, convert it with "
+            "PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)."
         )
     defaults = {
         field.name: _default(field) for field in dataclasses.fields(LoraConfig) if field.init
     }
     for name, value in content.items():
-        # Empty ones say nothing, whatever their type.
+        # Empty values have no effect, whatever their type.
         if name not in _FREE and value and value != defaults.get(name):
-            raise UserError(f"{path}: {name} = {shortened(value)}: is not read here.")
+            raise UserError(f"{path}: {name} = {shortened(value)}: is not supported.")
     kept = {name: value for name, value in content.items() if name in _CONFIG and name in defaults}
     kept |= {
         "target_modules": set(_targets(path, content, modules, weights)),
-        # Its weights are here, and first ones need not be drawn.
+        # Its weights are loaded, so its original initialisation isn't needed.
         "init_lora_weights": True,
         "exclude_modules": None,
         "layers_to_transform": None,
@@ -128,7 +128,7 @@ def read_adapter_config(
     try:
         return LoraConfig(**kept)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: PEFT does not take it ({shortened(str(error))}).") from error
+        raise UserError(f"{path}: PEFT refuses it ({shortened(str(error))}).") from error
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -137,30 +137,30 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _check_rank(path: Path, content: Mapping[str, Any], weights: Shapes) -> None:
-    """Raises a UserError where the config asks for a rank that the weights don't have: PEFT makes
-    room for it before it looks at them."""
+    """Raises a UserError if the config asks for a rank that the weights don't have: PEFT allocates
+    it before it looks at them."""
     found = {
         shape[0]
         for name, shape in weights.items()
         if shape and (".lora_A" in name or ".lora_embedding_A" in name)
     }
-    # Weights of other names are counted once PEFT has refused them.
+    # If the weights have other names, PEFT refuses them later.
     largest = max(found, default=UNKNOWN_RANK)
     for rank in (content.get("r", 8), *(content.get("rank_pattern") or {}).values()):
         if rank > largest:
-            raise UserError(f"{path}: r = {rank}: its weights are of rank {largest} at most.")
+            raise UserError(f"{path}: r = {rank}: its weights have rank {largest} at most.")
 
 
 def _targets(
     path: Path, content: Mapping[str, Any], modules: Collection[str], weights: Shapes
 ) -> Iterable[str]:
-    """Full names of the modules that carry the adapter, by PEFT's rules."""
+    """The full names of the modules that carry the adapter, by PEFT's rules."""
     named, excluded = content["target_modules"], content.get("exclude_modules") or []
     if named == "all-linear":
         raise UserError(
-            f"{path}: target_modules = 'all-linear' takes in the codec, which no adapter is for."
+            f"{path}: target_modules = 'all-linear' includes the codec, which can't be adapted."
         )
-    # What an expression stood for that RE2 doesn't know, the weights say.
+    # For an expression that RE2 doesn't support, the weights show what it matched.
     carried = {_module(name) for name in weights}.intersection(modules)
     found = _named(named, modules, carried)
     if not isinstance(named, str):
@@ -177,7 +177,7 @@ def _named(
     named: str | list[str], modules: Collection[str], unknown: Iterable[str]
 ) -> Iterable[str]:
     """The modules that a list of endings or an expression names; `unknown` for an expression that
-    RE2 doesn't take."""
+    RE2 doesn't support."""
     if not isinstance(named, str):
         return _ending_in(named, modules)
     matched = _full_matches(named, modules)
@@ -185,15 +185,15 @@ def _named(
 
 
 def _full_matches(expression: str, names: Collection[str]) -> list[str] | None:
-    """The names that the whole of an expression matches; None where RE2 doesn't take it."""
-    # Imported here: what trains alone does without it.
+    """The names that an expression matches in full; None if RE2 doesn't support it."""
+    # Imported here, since machines that only train may lack it.
     import pyarrow as pa
     import pyarrow.compute
 
     match: Any = pyarrow.compute.match_substring_regex  # pyright: ignore[reportAttributeAccessIssue]
     ordered = pa.array(names, pa.string())
     try:
-        # On its own first: brackets that only fit together with ours are no expression.
+        # On its own first: brackets that are balanced only by ours are not an expression.
         match(ordered[:0], pattern=expression)
         matched = match(ordered, pattern=rf"\A(?:{expression})\z")
     except (pa.ArrowException, UnicodeEncodeError):
@@ -202,7 +202,7 @@ def _full_matches(expression: str, names: Collection[str]) -> list[str] | None:
 
 
 def _ending_in(endings: Iterable[str], names: Iterable[str]) -> list[str]:
-    """The names that are one of `endings`, or end in a dot and one of them."""
+    """The names that are one of `endings`, or end with a dot and one of them."""
     wanted = set(endings)
     return [
         name
@@ -212,7 +212,7 @@ def _ending_in(endings: Iterable[str], names: Iterable[str]) -> list[str]:
 
 
 def _in_layers(content: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
-    """Keeps the names that are in `layers_to_transform`, or all where that isn't given."""
+    """Keeps the names that are in `layers_to_transform`, or all if that isn't given."""
     layers = content.get("layers_to_transform")
     if layers is None or layers == []:
         return names
@@ -224,5 +224,5 @@ def _in_layers(content: Mapping[str, Any], names: Iterable[str]) -> Iterable[str
 
 
 def _module(tensor: str) -> str:
-    """`a.b` of `base_model.model.a.b.lora_A.weight`."""
+    """The module of a tensor: `a.b` for `base_model.model.a.b.lora_A.weight`."""
     return re.sub(r"\.lora_\w+(\..*)?$", "", tensor.removeprefix("base_model.model."))

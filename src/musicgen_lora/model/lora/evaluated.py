@@ -1,8 +1,8 @@
-"""What an evaluation found of an adapter, as a section of its card: figures with n and interval,
-and only where the evaluation is of these very weights.
+"""An evaluation's results as a section of an adapter's card: figures with n and interval, and only
+from an evaluation of these same weights.
 
-Names are ours and numbers are numbers: nothing else of a report, which may be a stranger's and
-tells of its owner's folders, goes into a card.
+All names are ours and all numbers are checked: nothing else from a report, which may be untrusted
+and names its owner's folders, goes into a card.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PAIRED = fields(
 
 
 def _computed(kind: Kind) -> Kind:
-    """A part of a report that is of a kind, or was not computed."""
+    """A part of a report that is of a kind, unless it was not computed."""
 
     def check(value: Any) -> None:
         fields({"computed": truth})(value)
@@ -104,7 +104,7 @@ _REPORT = fields(
 
 
 def read_evaluation(path: Path, fingerprint: str) -> str:
-    """The section of an evaluation that is of an adapter.
+    """Reads an adapter's evaluation as a section of its card.
 
     Args:
         path: report.json, or the folder that `evaluate` wrote.
@@ -118,26 +118,26 @@ def read_evaluation(path: Path, fingerprint: str) -> str:
     found = report["adapter"]["fingerprint"]
     if found != fingerprint:
         raise UserError(
-            f"{file}: is of another adapter (fingerprint {found[:16]}, not {fingerprint[:16]}); "
+            f"{file}: is for another adapter (fingerprint {found[:16]}, not {fingerprint[:16]}); "
             "evaluate this one, or leave its figures out."
         )
     return evaluation_section(report)
 
 
 def evaluation_section(report: Mapping[str, Any]) -> str:
-    """Markdown of a report: the primaries, the losses, and whether it knows clips by heart."""
+    """The Markdown of a report: primary outcomes, losses, and memorised clips."""
     held_out = report["held_out"]
-    unseen = "which training did not learn from" if held_out["is_unseen"] else "not all unseen"
-    chose = "; they also chose these weights among a run's" if held_out["chose_best"] else ""
+    unseen = "not seen in training" if held_out["is_unseen"] else "not all unseen"
+    chose = "; they were also used to choose these weights" if held_out["chose_best"] else ""
     strength = report["adapter"].get("strength", 1.0)
     at = "" if strength == 1.0 else f" at strength {strength:g}"
     lines = [
         "## Evaluation",
         "",
         f"Base against adapter{at}, {report['created'][:10]}. Held-out clips: "
-        f"{held_out['n_clips']} of {held_out['n_sources']} sources, {unseen}{chose}. Three "
-        "measures were named beforehand; intervals are of 95 %, p is adjusted for the number of "
-        "tests (Holm), fewer than 20 are indicative.",
+        f"{held_out['n_clips']} from {held_out['n_sources']} sources, {unseen}{chose}. The three "
+        "measures were chosen beforehand; intervals are 95 %, p is adjusted for the number of "
+        "tests (Holm), and fewer than 20 are only indicative.",
         "",
         "| | verdict | base | with adapter | difference | interval | p | n |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: | --- |",
@@ -164,15 +164,15 @@ def evaluation_section(report: Mapping[str, Any]) -> str:
 
 
 def _excess_line(report: Mapping[str, Any]) -> list[str]:
-    """That it knows its clips more than their style, where it does."""
+    """A line that says that it knows its clips more than their style, if it does."""
     overfitting = report["overfitting"]
     excess = overfitting.get("excess", {}) if overfitting["computed"] else {}
     if not excess.get("flagged") or excess.get("share") is None:
         return []
     return [
         "",
-        f"It knows its training clips more than their style: {100 * excess['share']:.0f} % of what "
-        "it gained on them it did not gain on held-out ones.",
+        f"It learned its training clips more than their style: {100 * excess['share']:.0f} % of "
+        "its gain on them is missing on held-out clips.",
     ]
 
 
@@ -181,13 +181,13 @@ def _caption_line(report: Mapping[str, Any]) -> list[str]:
     if not captions["computed"]:
         return []
     held = captions["held_out"]["adapter"]
-    said = "are read" if captions["reads"] else "make no clear difference"
+    said = "have an effect" if captions["reads"] else "make no clear difference"
     if captions["flagged"]:
-        said = "of its training go with other clips"
+        said = "of its training belong to other clips"
     return [
         "",
-        f"Captions {said}: beside those of other clips, their own lower the loss of held-out clips "
-        f"by {_number(held['gain'])} nats a token (n = {held['n']} sources).",
+        f"Captions {said}: compared with other clips' captions, their own lower the loss on "
+        f"held-out clips by {_number(held['gain'])} nats a token (n = {held['n']} sources).",
     ]
 
 

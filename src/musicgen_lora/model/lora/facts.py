@@ -1,7 +1,7 @@
-"""`musicgen_lora.json`: what an adapter says of itself beside what PEFT keeps.
+"""`musicgen_lora.json`: what an adapter says about itself beyond PEFT's files.
 
-Its base, its data with the held-out clips by name, settings, versions and figures. It travels with
-the adapter, so what is read is a stranger's: checked here, once, for all who read it.
+It holds the base, the data with the held-out clips by name, settings, versions and figures. It
+travels with the adapter, so it is untrusted: it is checked here, once for all its readers.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ _FACTS = fields(
     },
     {"data": or_null(_DATA), "settings": or_null(_SETTINGS)},
 )
-"""What the parts that are read again must be."""
+"""The parts that are read again, and their kinds."""
 _IN_HEADER = (
     *("adapter", "lora_init", "lora_rank", "lora_alpha", "lora_targets", "quantise", "seed"),
 )
-"""Settings that the header of the weights names."""
+"""Settings that are also written to the header of the weights."""
 
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """The document with typed access to the parts that are read again.
+    """The document, with typed access to the parts that are read again.
 
     Args:
-        content: as it stands in the file; what is not read here is kept as it is.
+        content: the file's content; parts that are not read here are kept as they are.
     """
 
     content: Mapping[str, Any]
 
     @classmethod
     def of_run(cls, facts: Mapping[str, Any]) -> AdapterFacts:
-        """The facts of a run, from what of its run.json travels (`Run.facts`)."""
+        """The facts of a run, from the part of its run.json that travels (`Run.facts`)."""
         return cls({"format_version": FACTS_VERSION, **facts})
 
     @classmethod
@@ -69,17 +69,19 @@ class AdapterFacts:
         """The facts in a file's bytes.
 
         Raises:
-            UserError: they are not JSON, of a later format, or not what they should be.
+            UserError: not JSON, of a later format, or not valid facts.
         """
         facts = parse_json(content, path)
         version = facts.get("format_version") if isinstance(facts, dict) else None
         if isinstance(version, int) and version > FACTS_VERSION:
-            raise UserError(f"{path}: format {version} is newer than this release; update it.")
+            raise UserError(
+                f"{path}: format {version} is newer than this release; update musicgen-lora."
+            )
         check_kind(facts, _FACTS, f"{path}: not readable as adapter facts")
         return cls(facts)
 
     def header(self) -> dict[str, Any]:
-        """The part that goes into the header of the weights, for a file that has lost its
+        """The part that goes into the header of the weights, in case they are separated from their
         folder."""
         content = self.content
         header = {
@@ -95,7 +97,7 @@ class AdapterFacts:
         return header
 
     def write(self, folder: Path) -> None:
-        """Puts the file into an adapter's folder."""
+        """Writes the file to an adapter's folder."""
         atomic.write_json(folder / FACTS_FILE, dict(self.content))
 
     @property
@@ -110,38 +112,38 @@ class AdapterFacts:
 
     @property
     def data_dir(self) -> str | None:
-        """The dataset's folder, where it is named."""
+        """The dataset's folder, if it is named."""
         return self._data.get("data_dir")
 
     @property
     def metadata_file(self) -> str | None:
-        """Name of the metadata in the dataset, where it is named."""
+        """Name of the metadata file in the dataset, if it is named."""
         return self._data.get("metadata_file")
 
     @property
     def held_out(self) -> list[dict[str, Any]]:
-        """`id`, `name` and `audio` of clips that training held out; of many, not all."""
+        """`id`, `name` and `audio` of clips that training held out; if there are many, not all."""
         return [entry for entry in self._data.get("validation") or [] if isinstance(entry, dict)]
 
     @property
     def captions(self) -> list[str]:
-        """Some of the captions that it was trained on; none where it was trained by an earlier
-        release, or comes without what it was trained on."""
+        """Some of the captions that it was trained on; empty if it was trained by an earlier
+        release, or published without its training data."""
         return [text for text in self._data.get("captions") or [] if text.strip()]
 
     @property
     def n_held_out(self) -> int:
-        """How many clips training held out; of many, not all are named."""
+        """How many clips training held out, including those not named."""
         return self._data.get("n_validation") or len(self.held_out)
 
     @property
     def n_trained(self) -> int | None:
-        """How many clips training read; None where it is not said."""
+        """How many clips it was trained on; None if unknown."""
         return self._data.get("n_train")
 
     @property
     def held_out_rule(self) -> tuple[int, str | None]:
-        """Seed and bound that tell which sources were held out, see `held_out_bound`."""
+        """The seed and bound that tell which sources were held out, see `held_out_bound`."""
         return self._data.get("held_out_seed") or 0, self._data.get("held_out_bound")
 
     @property
@@ -156,7 +158,7 @@ class AdapterFacts:
 
     @property
     def max_validation_windows(self) -> int:
-        """Most windows that validation read."""
+        """The most windows that validation scored."""
         return int(self._settings.get("max_validation_windows", 200))
 
     @property

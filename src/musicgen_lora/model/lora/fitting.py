@@ -1,7 +1,7 @@
-"""Whether an adapter can be of a base at all, told by the shapes in the headers of both.
+"""Whether an adapter can fit a base at all, from the shapes in the headers of both.
 
-A base of another size is found out so before torch loads; one of the same size is told by its
-fingerprint, once it is there (`adapter.load_adapter`).
+This detects a base of another size before torch loads; one of the same size is recognised by its
+fingerprint once it is loaded (`adapter.load_adapter`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 
 _NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _SIDES = {"A": 1, "B": 0}
-"""Which side of a weight `[out, in]` a matrix of LoRA's has in common with it."""
+"""The axis of a weight `[out, in]` that LoRA's matrix shares with it."""
 
 
 def check_fits(adapter: Path, base: str) -> None:
-    """Raises a UserError where an adapter's matrices have not the widths of the base's layers. What
-    the headers don't tell is left to those who load it.
+    """Raises a UserError if the widths of an adapter's matrices differ from the base's layers.
+    Anything that the headers don't tell is left to loading.
 
     Args:
-        base: a folder or `tiny-beats`; of a hub id nothing is asked.
+        base: a folder or `tiny-beats`; a hub id is not checked.
     """
     folder = local_model(base)
     if folder is None:
@@ -43,13 +43,13 @@ def check_fits(adapter: Path, base: str) -> None:
         if shape[side] != layer[side]:
             raise UserError(
                 f"{adapter}: this adapter was trained on another base{_named(adapter)}: its "
-                f"{found[1]} is {shape[side]} wide, and that of {base} {layer[side]}; give its own "
-                "as the base model."
+                f"{found[1]} is {shape[side]} wide, but that of {base} {layer[side]}; use the "
+                "adapter's own base model."
             )
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
-    """Shapes by names; none, where it can't be read."""
+    """Shapes by name; empty if the file can't be read."""
     if not path.is_file():
         return {}
     try:

@@ -1,8 +1,8 @@
 """Adapters that start from the base's own weights: PiSSA and OLoRA.
 
 Such an initialisation moves a part of each weight into the adapter and leaves the residual in the
-base: W = W_res + s B0 A0. What training has changed is s (B A - B0 A0) =
-s [B, -B0] [A; A0], so a plain LoRA of twice the rank holds it exactly and goes on the plain base.
+base: W = W_res + s B0 A0. The change made by training is s (B A - B0 A0) =
+s [B, -B0] [A; A0], so a plain LoRA of twice the rank on the plain base holds it exactly.
 That is what is saved, and it also holds everything that resuming needs.
 
 Sources: Meng et al., PiSSA (2024); Büyükakyüz, OLoRA (2024); the conversion is PEFT's
@@ -21,7 +21,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def adapter_tensors(adapted: PeftModel) -> Tensors:
-    """Copies of an adapter's tensors under the names that PEFT saves them by."""
+    """Copies of an adapter's tensors, by the names under which PEFT saves them."""
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
@@ -41,7 +41,7 @@ def as_plain_lora(trained: Tensors, start: Tensors) -> Tensors:
 
 
 def split_plain_lora(joined: Tensors) -> tuple[Tensors, Tensors]:
-    """Undoes `as_plain_lora`: `(trained, start)`; magnitudes are in the former only."""
+    """Undoes `as_plain_lora`: returns `(trained, start)`; magnitudes are only in the former."""
     trained, start = dict(joined), {}
     for name, tensor in joined.items():
         if "lora_A" in name:
@@ -54,9 +54,9 @@ def split_plain_lora(joined: Tensors) -> tuple[Tensors, Tensors]:
 
 @torch.no_grad()
 def move_start(adapted: PeftModel, old: Tensors, new: Tensors) -> None:
-    """Changes the base's residual from the one that `old` left to the one that `new` leaves. The
-    decompositions give equal tensors on the same machine, which leave it bit for bit, but perhaps
-    others on the next one."""
+    """Changes the base from the residual that `old` left to the one that `new` leaves. On the same
+    machine the decompositions give equal tensors and nothing changes, but on another machine they
+    may differ."""
     for name, layer in adapted.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
@@ -73,5 +73,5 @@ def move_start(adapted: PeftModel, old: Tensors, new: Tensors) -> None:
 
 
 def put_tensors(adapted: PeftModel, tensors: Tensors) -> None:
-    """Puts tensors of `adapter_tensors` back, in place."""
+    """Restores tensors from `adapter_tensors`, in place."""
     set_peft_model_state_dict(adapted, dict(tensors))

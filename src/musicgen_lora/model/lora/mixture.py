@@ -1,7 +1,7 @@
-"""Adapters on a base, each with a strength: the one place that turns them into weights, as
-docs/architecture.md ("Decoding") has it. DoRA's merged weight depends on the base's, and is on the
-line from strength 0 to 1 as well. The base's own weights are never computed with: a mixture is put
-in their place for a while, and the same tensors come back."""
+"""Adapters on a base, each with a strength: the only place that turns them into weights, see
+"Decoding" in docs/architecture.md. DoRA's merged weight depends on the base's, and is interpolated
+linearly from strength 0 to 1 as well. The base's own weights are never modified: a mixture replaces
+them for a while, and then the same tensors are put back."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import AdapterFiles, load_adapter, read_adapter
 
 NAME = "default"
-"""What PEFT puts before the names of an adapter's tensors."""
+"""PEFT's name for the adapter."""
 _PREFIX = "base_model.model."
 WeightChange = Callable[[], Tensor]
-"""Gives what an adapter of strength 1 adds to a weight, float64."""
+"""Returns what an adapter at strength 1 adds to a weight, float64."""
 _replaced: set[int] = set()
-"""Parameters, by identity, that hold a mixture at the moment."""
+"""Ids of the parameters that currently hold a mixture."""
 
 
 @dataclass(frozen=True)
 class MixedAdapter:
-    """An adapter that was looked at on its base, and its strength.
+    """An adapter analysed on its base, with a strength.
 
     Args:
-        changes: what it changes, by the names of the base's weights.
+        changes: its changes, by the names of the base's weights.
         strength: 0 to 2.
     """
 
@@ -45,7 +45,7 @@ class MixedAdapter:
     strength: float = 1.0
 
     def at(self, strength: float) -> MixedAdapter:
-        """The same adapter at another strength; nothing is read again.
+        """The same adapter at another strength, without reading it again.
 
         Raises:
             UserError: not from 0 to 2.
@@ -57,7 +57,7 @@ class MixedAdapter:
 def read_part(
     model: BaseModel, adapter: Path | AdapterFiles, strength: float = 1.0
 ) -> MixedAdapter:
-    """Reads an adapter and works out what it changes of a base.
+    """Reads an adapter and works out how it changes a base.
 
     Args:
         model: the base, without an adapter on it; it is the same to the bit afterwards.
@@ -65,7 +65,7 @@ def read_part(
         strength: 0 to 2.
 
     Raises:
-        UserError: no adapter there, a damaged one, one of another base, one that changes what can't
+        UserError: no adapter there, a damaged one, one of another base, one with changes that can't
             be merged, or a strength out of range.
     """
     check_strength(strength)
@@ -74,11 +74,11 @@ def read_part(
 
 
 class Mixture:
-    """What a base plays with: its weights and what adapters add to them.
+    """The weights that a base plays with: its own, plus what adapters add to them.
 
     Args:
-        model: the base that the parts were read for, in float32; without parts, any model as it is.
-        parts: adapters. Those of strength 0 change nothing.
+        model: the base for which the parts were read, in float32; without parts, any model.
+        parts: adapters. Those at strength 0 change nothing.
     """
 
     def __init__(self, model: BaseModel, parts: Sequence[MixedAdapter] = ()) -> None:
@@ -91,11 +91,11 @@ class Mixture:
 
     @property
     def names(self) -> set[str]:
-        """Names of the weights that are not the base's."""
+        """Names of the weights that differ from the base's."""
         return set(self._changes)
 
     def weight(self, name: str) -> Tensor:
-        """A weight of `names` as it is mixed, where the base's own is.
+        """A mixed weight of `names`, on the device of the base's own.
 
         Raises:
             RunError: it is not finite.
@@ -104,9 +104,8 @@ class Mixture:
 
     @contextlib.contextmanager
     def on(self, modules: Iterable[nn.Module] | None = None) -> Iterator[None]:
-        """A context in which the model has the mixture's weights: the losses, the text states and
-        the decoders that are made within are those of the mixture. Afterwards the base's own
-        tensors are back.
+        """A context in which the model has the mixture's weights: losses, text states and decoders
+        made within are the mixture's. Afterwards the base's own tensors are restored.
 
         Args:
             modules: parts of the model (default: all of it). Only their weights are mixed, which
@@ -135,7 +134,7 @@ class Mixture:
             _replaced.difference_update(map(id, weights.values()))
 
     def merge(self) -> None:
-        """Makes the mixture the model's own weights, for good."""
+        """Makes the mixture the model's own weights, permanently."""
         for name, weight in self._weights().items():
             weight.data = self._mixed(name, weight)
 
@@ -145,7 +144,7 @@ class Mixture:
         found = dict(self._hf.named_parameters(remove_duplicate=False))
         return {name: found[name] for name in self._changes}
 
-    # Outside of inference mode: what is made within may never be a parameter's again.
+    # Outside inference mode, whose tensors could never be a parameter's data again.
     @torch.inference_mode(False)
     @torch.no_grad()
     def _mixed(self, name: str, weight: nn.Parameter) -> Tensor:
@@ -156,16 +155,16 @@ class Mixture:
             total = total + strength * change().to(weight.device)
         mixed = total.to(weight.dtype)
         if not bool(mixed.isfinite().all()):
-            raise RunError(f"{name}: is not finite once merged; lower --strength.")
+            raise RunError(f"{name}: is not finite after merging; lower --strength.")
         return mixed
 
 
 def weight_change(layer: Any, name: str = NAME) -> Tensor:
-    """What an adapter of PEFT's adds to the weight of its layer, float64.
+    """What a PEFT adapter adds to the weight of its layer, float64.
 
     Args:
-        layer: a linear layer or an embedding with a LoRA or DoRA; it stays as it is.
-        name: of the adapter within PEFT.
+        layer: a linear layer or an embedding with a LoRA or DoRA; it is left unchanged.
+        name: the adapter's name within PEFT.
     """
     base = layer.get_base_layer()
     layer.to(base.weight.device)
@@ -181,8 +180,8 @@ def weight_change(layer: Any, name: str = NAME) -> Tensor:
 
 
 def _changes(model: BaseModel, files: AdapterFiles) -> dict[str, WeightChange]:
-    """What an adapter changes, by the names of the weights. Layers keep what they need for that
-    when the adapter is off the model again."""
+    """An adapter's changes, by the names of the weights. They keep the layers that they need after
+    the adapter has been taken off the model."""
     weights = dict(model.hf.named_parameters(remove_duplicate=False))
     whole = {
         name.removeprefix(_PREFIX).replace(".base_layer", ""): tensor
@@ -196,7 +195,7 @@ def _changes(model: BaseModel, files: AdapterFiles) -> dict[str, WeightChange]:
         layers = _take_off(model.hf)
         with torch.no_grad():
             for name, tensor in before.items():
-                # PEFT writes an adapter's biases into the base, and embeddings saved with it.
+                # PEFT writes an adapter's biases and saved embeddings into the base.
                 weights[name].copy_(tensor)
     changes: dict[str, WeightChange] = {}
     for name, layer in layers.items():
@@ -209,8 +208,8 @@ def _changes(model: BaseModel, files: AdapterFiles) -> dict[str, WeightChange]:
 
 
 def _take_off(hf: nn.Module) -> dict[str, Any]:
-    """Puts a base's own modules back where PEFT has put others, however far it has come; the
-    layers that carry the adapter, by the names of those that they stood for."""
+    """Puts a base's own modules back in place of PEFT's, even if PEFT failed midway. Returns the
+    layers that carried the adapter, by the names of the modules that they replaced."""
     layers: dict[str, Any] = {}
     for name, module in list(hf.named_modules()):
         if isinstance(module, BaseTunerLayer):
@@ -218,7 +217,7 @@ def _take_off(hf: nn.Module) -> dict[str, Any]:
             hf.set_submodule(name, module.get_base_layer())
         elif isinstance(module, ModulesToSaveWrapper):
             hf.set_submodule(name, module.original_module)
-    # By which PEFT would take the next adapter for a second one on top.
+    # Because of this, PEFT would take the next adapter for a second one on top.
     vars(hf).pop("peft_config", None)
     return layers
 
@@ -230,14 +229,14 @@ def _layer_changes(
         kind = type(layer.get_base_layer()).__name__
         raise UserError(
             f"{files.folder}: adapts {name}, a {kind} whose weight can't be merged; train it on "
-            "the language model's linear layers and embeddings."
+            "the language model's linear layers and embeddings only."
         )
     changes: dict[str, WeightChange] = {f"{name}.weight": lambda: weight_change(layer)}
     if layer.lora_bias.get(NAME):
         if layer.get_base_layer().bias is None:
             raise UserError(
-                f"{files.folder}: lora_bias: {name} has no bias of its own that the adapter's "
-                "could be added to; train the adapter without lora_bias."
+                f"{files.folder}: lora_bias: {name} has no bias to which the adapter's could be "
+                "added; train the adapter without lora_bias."
             )
         bias = layer.scaling[NAME] * layer.lora_B[NAME].bias.detach().double()
         changes[f"{name}.bias"] = lambda: bias
@@ -251,11 +250,11 @@ def _difference(before: Tensor, after: Tensor) -> WeightChange:
 def _check_nothing_is_shared(
     files: AdapterFiles, changed: set[str], weights: Mapping[str, nn.Parameter]
 ) -> None:
-    """An adapter sits on one of the layers that share a weight; merged, it would be on all."""
+    """Refuses an adapter on one of several layers that share a weight: merging changes all."""
     for name in sorted(changed):
         others = [key for key, p in weights.items() if p is weights[name] and key != name]
         if others:
             raise UserError(
-                f"{files.folder}: adapts {name}, whose weight is also that of {others[0]}; merged, "
-                "it would change both. Train it on other layers."
+                f"{files.folder}: adapts {name}, which shares its weight with {others[0]}; merging "
+                "would change both. Train it on other layers."
             )

@@ -1,6 +1,6 @@
-"""A frozen base in 8 or 4 bits (QLoRA, Dettmers et al., 2023), by bitsandbytes, an extra.
+"""A frozen base in 8 or 4 bits (QLoRA, Dettmers et al., 2023), with bitsandbytes, an extra.
 
-The linear layers of the decoder's blocks are most of a MusicGen; they alone are quantised. The
+Only the linear layers of the decoder's blocks are quantised, which are most of a MusicGen. The
 adapter on them stays in fp32 and is saved for the plain base.
 """
 
@@ -17,15 +17,15 @@ from musicgen_lora.errors import UserError
 
 
 def check_quantise(quantise: str, *, adapter: str, device: torch.device) -> None:
-    """Raises a UserError where a device can't train an adapter of this kind on a quantised base.
+    """Raises a UserError if a device can't train an adapter of this kind on a quantised base.
 
     Args:
         quantise: "none", "8bit" or "4bit".
     """
     if (quantise, adapter, device.type) == ("8bit", "dora", "cpu"):
-        # PEFT puts a CPU's 8-bit weight back as one without its scales after reading it.
+        # On a CPU, PEFT loses the scales of an 8-bit weight after reading it.
         raise UserError(
-            "quantise 8bit with adapter dora needs a GPU; on a CPU give quantise 4bit, or another "
+            "quantise 8bit with adapter dora needs a GPU; on a CPU use quantise 4bit, or another "
             "adapter."
         )
 
@@ -39,12 +39,12 @@ def quantise_decoder(
 ) -> None:
     """Replaces the linear layers of the decoder's blocks by quantised ones, in place.
 
-    They are moved to `device` one at a time, so the whole model never lies there unquantised.
+    They are moved to `device` one at a time, so it never holds the whole model unquantised.
 
     Args:
         model: in float32 on the CPU, without an adapter; the rest of it stays there.
         quantise: "8bit" (LLM.int8) or "4bit" (NF4 with double quantisation).
-        dtype: that 4-bit weights are multiplied in.
+        dtype: in which 4-bit weights are multiplied.
     """
     bnb: Any = importlib.import_module("bitsandbytes")
     blocks: Any = model.decoder.model.decoder.layers
@@ -61,5 +61,5 @@ def quantise_decoder(
                 )
             layer.load_state_dict(linear.state_dict())
             setattr(parent, name, layer.requires_grad_(False).to(device))
-    # PEFT asks for these, as transformers sets them.
+    # PEFT looks for this flag, which transformers would set.
     setattr(model, f"is_loaded_in_{quantise}", True)

@@ -16,11 +16,11 @@ INITIALISATIONS = {
     "default": True,
     "gaussian": "gaussian",
     "orthogonal": "orthogonal",
-    # The randomised decomposition: of the exact one in all but time, by the paper's own figures.
+    # The randomised decomposition: by the paper's own figures, as good as the exact one, but fast.
     "pissa": "pissa_niter_16",
     "olora": "olora",
 }
-"""Names of `lora_init`, and PEFT's for them."""
+"""Values of `lora_init`, and PEFT's names for them."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class LoraSpec:
 
     Args:
         rank: r of the low-rank product.
-        alpha: the product is scaled by alpha / rank; with "rslora" by alpha / sqrt(rank).
-        pattern: of the modules' names, from `target_pattern`; "" for the default targets.
-        kind: "lora", "rslora" (Kalajdzievski, 2023) or "dora" (Liu et al., 2024). DoRA leaves out
-            layers that it cannot adapt, see `without_direction`; the adapter's config names them.
-        init: a name of `INITIALISATIONS`.
+        alpha: the product is scaled by alpha / rank, or with "rslora" by alpha / sqrt(rank).
+        pattern: for the modules' names, from `target_pattern`; "" for the default targets.
+        kind: "lora", "rslora" (Kalajdzievski, 2023) or "dora" (Liu et al., 2024). DoRA skips layers
+            that it can't adapt, see `without_direction`; the adapter's config names them.
+        init: a name in `INITIALISATIONS`.
     """
 
     rank: int
@@ -44,7 +44,7 @@ class LoraSpec:
     init: str = "default"
 
     def check(self, model: nn.Module) -> None:
-        """Raises a UserError where the initialisation cannot make an adapter of this rank."""
+        """Raises a UserError if the initialisation can't make an adapter of this rank."""
         if self.init == "orthogonal" and self.rank % 2:
             raise UserError(f"lora_init orthogonal needs an even lora_rank, not {self.rank}.")
         if self.init in ("default", "gaussian"):
@@ -52,7 +52,7 @@ class LoraSpec:
         for name, module in matching(model, self.pattern or target_pattern(model)).items():
             if isinstance(module, nn.Embedding):
                 raise UserError(
-                    f"lora_init {self.init} is for linear layers alone, and {name} is none."
+                    f"lora_init {self.init} is for linear layers only, and {name} is not one."
                 )
             assert isinstance(module, nn.Linear)
             most = min(module.in_features, module.out_features)
@@ -66,15 +66,15 @@ class LoraSpec:
         """PEFT's config of this adapter for a model.
 
         Raises:
-            UserError: `init` cannot make this adapter, or DoRA adapts none of the layers.
+            UserError: `init` can't make this adapter, or DoRA can adapt none of the layers.
         """
         self.check(model)
         pattern = self.pattern or target_pattern(model)
         left_out = without_direction(model, pattern) if self.kind == "dora" else []
         if left_out and len(left_out) == len(matching(model, pattern)):
             raise UserError(
-                f"adapter dora: each of the layers, as {left_out[0]}, has rows of zeros, which "
-                "have no direction; give --adapter rslora."
+                f"adapter dora: each of the layers, such as {left_out[0]}, has rows of zeros, "
+                "which have no direction; use --adapter rslora."
             )
         return LoraConfig(
             r=self.rank,
@@ -90,8 +90,8 @@ class LoraSpec:
 
 
 def without_direction(model: nn.Module, pattern: str) -> list[str]:
-    """The layers that `pattern` names in which an output's weights are all zero. DoRA scales each
-    output by its weights' length, and PEFT divides by it."""
+    """The layers matching `pattern` in which all weights of some output are zero. DoRA scales each
+    output by the norm of its weights, and PEFT divides by that."""
     return [
         name
         for name, module in matching(model, pattern).items()

@@ -21,9 +21,8 @@ PATTERNS = {
     "melody_projection": r"audio_enc_to_dec_proj",
     "text_encoder": r"text_encoder\.encoder\.block\.\d+\.layer\.0\.SelfAttention\.[qkvo]",
 }
-"""Groups of modules by the names that `lora_targets` has for them. They start at the model's
-root: EnCodec has a `decoder.layers` of its own that must stay untouched. `{layer}` is of the
-decoder."""
+"""Groups of modules by their names in `lora_targets`. Patterns start at the model's root, since
+EnCodec has a `decoder.layers` of its own that must stay untouched. `{layer}` is a decoder layer."""
 
 
 def target_pattern(
@@ -33,17 +32,17 @@ def target_pattern(
     layers: str = "",
     modules: str = "",
 ) -> str:
-    """A regular expression that the full names of the chosen modules match, as PEFT takes it.
+    """A regular expression for PEFT that matches the full names of the chosen modules.
 
     Args:
         model: a MusicGen without an adapter.
-        targets: names of `PATTERNS`.
+        targets: names in `PATTERNS`.
         layers: decoder layers such as "0-11" or "0,4,8-11", for attention and feed_forward;
             empty for all.
-        modules: an expression that takes the place of `targets` and `layers`; empty for none.
+        modules: a regular expression that replaces `targets` and `layers`; empty for none.
 
     Raises:
-        UserError: nothing matches, or something that cannot carry an adapter.
+        UserError: nothing matches, or something that can't carry an adapter does.
     """
     if modules:
         _check_modules(model, modules)
@@ -69,7 +68,7 @@ def adapts_text_encoder(model: nn.Module, pattern: str) -> bool:
 
 
 def parse_layers(layers: str, n_layers: int) -> list[int]:
-    """Numbers of "0-11" or "0,4,8-11".
+    """The numbers in "0-11" or "0,4,8-11".
 
     Raises:
         UserError: not of that form, or a layer that the model lacks.
@@ -93,7 +92,7 @@ def _check_modules(model: nn.Module, pattern: str) -> None:
     found = matching(model, pattern)
     if not found:
         raise UserError(
-            f"lora_modules: {pattern!r} matches no module; full names are meant, such as "
+            f"lora_modules: {pattern!r} matches no module; it must match full names, such as "
             "decoder.model.decoder.layers.0.fc1"
         )
     for name, part in found.items():
@@ -104,5 +103,5 @@ def _check_modules(model: nn.Module, pattern: str) -> None:
         if not isinstance(part, nn.Linear | nn.Embedding):
             raise UserError(
                 f"lora_modules: {pattern!r} matches {name}, a {type(part).__name__}; only Linear "
-                "and Embedding carry an adapter."
+                "and Embedding can carry an adapter."
             )

@@ -1,7 +1,7 @@
-"""A LoRA adapter on its base while it is trained: how it is made, saved and resumed.
+"""A LoRA adapter on its base during training: how it is made, saved and resumed.
 
-It is saved as PEFT does (`adapter_config.json`, `adapter_model.safetensors`), for the plain base
-whatever the initialisation was.
+It is saved in PEFT's format (`adapter_config.json`, `adapter_model.safetensors`), for the plain
+base whatever its initialisation.
 """
 
 from __future__ import annotations
@@ -29,16 +29,15 @@ from musicgen_lora.runtime.quiet import quiet_libraries
 
 
 class TrainableLora:
-    """Fresh LoRA layers (Hu et al., 2021) in a base, which change no prediction yet.
+    """Fresh LoRA layers (Hu et al., 2021) in a base, which don't change any prediction yet.
 
     Args:
         base: changed in place; its own weights stay frozen. PiSSA and OLoRA move a part of them
             into the adapter, see `initial`.
-        base_name: what the adapter's config will name as its base; the model's path where it is
-            empty.
+        base_name: the base's name for the adapter's config; if empty, the model's path.
 
     Raises:
-        UserError: the initialisation cannot make this adapter, or DoRA adapts none of the layers.
+        UserError: the initialisation can't make this adapter, or DoRA can adapt none of the layers.
     """
 
     def __init__(self, base: BaseModel, spec: LoraSpec, base_name: str = "") -> None:
@@ -55,12 +54,12 @@ class TrainableLora:
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:
-        """What the optimizer steps."""
+        """The parameters that the optimizer steps."""
         return [p for p in self.peft.parameters() if p.requires_grad]
 
     @property
     def left_out(self) -> list[str]:
-        """The layers that DoRA cannot adapt."""
+        """The layers that DoRA can't adapt."""
         config: Any = self.peft.peft_config["default"]
         return sorted(config.exclude_modules or [])
 
@@ -71,12 +70,12 @@ class TrainableLora:
 
     @contextlib.contextmanager
     def base_alone(self) -> Iterator[None]:
-        """A context in which the plain base speaks."""
+        """A context in which the model predicts like the plain base."""
         if self._first is None:
             with self.peft.disable_adapter():
                 yield
             return
-        # With the adapter off the residual would speak.
+        # With the adapter off, the model would be the residual base.
         trained = initial.adapter_tensors(self.peft)
         initial.put_tensors(self.peft, self._first)
         try:
@@ -89,8 +88,8 @@ class TrainableLora:
         save_adapter(self.peft, folder, started=self._first, metadata=metadata)
 
     def load(self, folder: Path) -> None:
-        """Resumes from what `save` wrote. Where the first tensors were taken out of the base, the
-        base's residual becomes the one that belongs to them."""
+        """Resumes from what `save` wrote. If the initial tensors were taken out of the base, the
+        base becomes the residual that belongs to them."""
         tensors = read_tensors(folder / ADAPTER_WEIGHTS)
         if self._first is not None:
             tensors, first = initial.split_plain_lora(tensors)
@@ -106,11 +105,11 @@ def save_adapter(
     started: Tensors | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> None:
-    """Writes an adapter as PEFT does, for the plain base whatever its initialisation was.
+    """Writes an adapter in PEFT's format, for the plain base whatever its initialisation.
 
     Args:
         folder: where `adapter_config.json` and `adapter_model.safetensors` go.
-        started: its first tensors, where they were taken out of the base (`initial`).
+        started: its initial tensors, if they were taken out of the base (`initial`).
         metadata: goes into the weights' header as JSON, under `musicgen_lora`.
     """
     tensors = initial.adapter_tensors(adapted)
@@ -119,14 +118,14 @@ def save_adapter(
         tensors = initial.as_plain_lora(tensors, started)
         config.lora_alpha *= 2**0.5 if config.use_rslora else 2
         config.r *= 2
-    # PEFT keeps a set, whose order differs from process to process.
+    # PEFT keeps a set, whose order varies between processes.
     config.exclude_modules = sorted(config.exclude_modules) if config.exclude_modules else None
-    # Whoever loads it has the weights: drawing first ones again would be in vain, or harm.
+    # Loading replaces the weights: to initialise them again would be useless, or harmful.
     config.init_lora_weights, config.inference_mode = True, True
     base = type(adapted.get_base_model())
     names = {"base_model_class": base.__name__, "parent_library": base.__module__}
     config.save_pretrained(str(folder), auto_mapping_dict=names)
-    # One entry: safetensors writes several in a random order, and files would differ by it.
+    # A single entry: safetensors writes several in random order, and files would differ.
     header = {"format": "pt"}
     if metadata is not None:
         header = {"musicgen_lora": json.dumps(metadata, sort_keys=True)}

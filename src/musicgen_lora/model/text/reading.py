@@ -1,8 +1,8 @@
-"""What a text encoder makes of prompts and captions, and what to tell their author of it.
+"""How a text encoder reads prompts and captions, and what their author should know of it.
 
-A word outside its vocabulary is one unknown word, whichever it is, and what comes after its 512th
-token isn't read at all. Neither stops anything, so both would pass in silence: prompts that differ
-in unknown words alone give the same audio, and captions that do teach nothing.
+All words outside its vocabulary are the same unknown word to it, and it reads nothing after its
+512th token. Neither raises an error, so both would go unnoticed: prompts that differ only in
+unknown words give the same audio, and captions that differ only in them teach nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ T5_TOKENIZER = Path(__file__).resolve().parents[2] / "assets" / "tiny_beats" / "
 """All of Meta's MusicGens read text with T5, as the embedded base does."""
 MAX_TEXT_TOKENS = 512
 MAX_SHOWN = 3
-"""Most examples that a sentence gives."""
+"""Most examples in a sentence."""
 PLAIN = re.compile(r"[A-Za-z0-9\s,.;:!?'\"()\[\]#/&+%$@*=_-]*")
-"""Characters that T5 knows for certain, so that ordinary English needs no second look."""
+"""Characters that T5 certainly knows, so that ordinary English needs no tokenizer."""
 WORD = re.compile(r"[⺀-鿿豈-﫿가-힣]|[^\W_]+(?:['\u2019][^\W_]+)*|[^\w\s]")
-"""A word as it is counted: of Chinese and the like a character, else letters or one sign."""
+"""A word for counting: one Chinese, Japanese or Korean character, a run of letters, or one sign."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class Reading:
 
     Args:
         text: as its author wrote it.
-        english: what the encoder is given: equal to it, or its Chinese in English.
-        unknown: words of `english` that the encoder doesn't know, each once.
-        n_unknown: how many of them the encoder doesn't know.
-        n_tokens: of `english`, as far as counted: 0 where it is clearly short enough.
+        english: the encoder's input: the same text, or with its Chinese in English.
+        unknown: words of `english` that the encoder doesn't know, without repeats.
+        n_words: words in `english`.
+        n_unknown: how many of these the encoder doesn't know.
+        n_tokens: of `english`; 0, uncounted, if it is clearly short enough.
     """
 
     text: str
@@ -63,8 +64,8 @@ class TextReader:
     """Reads texts as a text encoder does.
 
     Args:
-        encode: texts to the ids of their tokens.
-        unknown_id: of the token that stands for what it doesn't know.
+        encode: turns texts into token ids.
+        unknown_id: id of the unknown token.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class TextReader:
                 for word, ids in zip(odd, self._encode(odd) if odd else (), strict=True)
                 if self._unknown_id in ids
             )
-        # A token has a character at least, but for the one at the end and the space at the start.
+        # Each token has at least one character, except the last one and the space at the start.
         is_short = len(english) < MAX_TEXT_TOKENS - 2
         n_tokens = 0 if is_short else len(self._encode([english])[0])
         n_unknown = sum(word in unknown for word in words)
@@ -113,15 +114,15 @@ def describe_readings(
     noun: str,
     place_of: Callable[[str], str] = lambda text: "",
 ) -> list[str]:
-    """Sentences on texts that the encoder doesn't read as they are written; none where it does.
+    """Sentences about texts that the encoder doesn't read as written; empty if there are none.
 
     Args:
-        reader: made only where a text needs it.
+        reader: makes the reader, and is called only if a text needs it.
         noun: "prompt" or "caption".
-        place_of: where a text stands, asked for the few that are named; "" names it by its words.
+        place_of: where a text comes from, for the few that are named; "" quotes the text instead.
     """
     every = dict.fromkeys(texts)
-    # Two quick looks spare a large dataset the third.
+    # Two quick checks spare most texts of a large dataset the tokenizer.
     odd = [t for t in every if len(t) >= MAX_TEXT_TOKENS - 2 or not PLAIN.fullmatch(t)]
     if not odd:
         return []
@@ -146,8 +147,8 @@ def _translated(readings: Sequence[Reading], n_all: int, noun: str) -> list[str]
     shown = "; ".join(list(kinds.values())[:MAX_SHOWN])
     return [
         f"{_share(len(readings), n_all, noun)} in Chinese, which the text encoder doesn't know. It "
-        f"reads this English, made with a list of music words: {shown}{_more(len(kinds))}. Where "
-        f"it is not what you mean, write the {noun} in English."
+        f"reads this English, translated by a list of music words: {shown}{_more(len(kinds))}. If "
+        f"that is not what you mean, write the {noun} in English."
     ]
 
 
@@ -159,8 +160,8 @@ def _unknown(readings: Sequence[Reading], n_all: int, noun: str) -> list[str]:
     n_unknown = sum(reading.n_unknown for reading in readings)
     shown = " ".join(words[: 5 * MAX_SHOWN]) + " ..." * (len(words) > 5 * MAX_SHOWN)
     return [
-        f"{_share(len(readings), n_all, noun)} in part unknown to the text encoder, {n_unknown} of "
-        f"{n_words} words: {shown}. It takes all of them for the same word: write plain English."
+        f"{_share(len(readings), n_all, noun)} partly unknown to the text encoder, {n_unknown} of "
+        f"{n_words} words: {shown}. To it they are all the same word; write plain English."
     ]
 
 
@@ -170,11 +171,11 @@ def _cut(readings: Sequence[Reading], noun: str, place_of: Callable[[str], str])
         place = place_of(reading.text)
         name = f"{place}: its {noun}" if place else f"The {noun} “{reading.text[:40]} ...”"
         sentences.append(
-            f"{name} has {reading.n_tokens} tokens, of which the text encoder reads the first "
-            f"{MAX_TEXT_TOKENS}; the rest is cut off. Shorten it."
+            f"{name} has {reading.n_tokens} tokens, and the text encoder reads only the first "
+            f"{MAX_TEXT_TOKENS}. Shorten it."
         )
     if len(readings) > MAX_SHOWN:
-        sentences.append(f"{len(readings) - MAX_SHOWN} more {noun}s are cut off likewise.")
+        sentences.append(f"{len(readings) - MAX_SHOWN} more {noun}s are too long as well.")
     return sentences
 
 

@@ -14,7 +14,8 @@ from musicgen_lora.model.text.reading import MAX_TEXT_TOKENS
 from musicgen_lora.model.text.wording import english_of
 
 REMEMBERED_BYTES = 2 << 30
-"""States that are kept, of some 40,000 captions: a large dataset has more than a memory holds."""
+"""Most states that are kept, those of some 40,000 captions: a large dataset has more than fit in
+memory."""
 
 
 class EncodedText(NamedTuple):
@@ -23,15 +24,15 @@ class EncodedText(NamedTuple):
     states: torch.Tensor
     """`[B, L, D_text]`, zero for the null condition."""
     mask: torch.Tensor
-    """`[B, L]`, 1 for a token: those of a text come first, and the null condition has none."""
+    """`[B, L]`, 1 for a token: a text's tokens come first, and the null condition has none."""
 
     def rows(self, which: Any) -> EncodedText:
-        """Those texts, by anything that indexes a tensor."""
+        """Some of the texts, chosen by anything that indexes a tensor."""
         return EncodedText(self.states[which], self.mask[which])
 
     def alone(self, row: int) -> EncodedText:
-        """One text in its own length, `[1, L, D_text]`; the null condition has one state of
-        zero."""
+        """One text at its own length, `[1, L, D_text]`; the null condition has one state of
+        zeros."""
         n = max(1, int(self.mask[row].sum()))
         return EncodedText(self.states[row : row + 1, :n], self.mask[row : row + 1, :n])
 
@@ -41,12 +42,12 @@ class EncodedText(NamedTuple):
 
 
 class TextStates:
-    """Turns captions into what the decoder attends to. Those in Chinese are read in the English of
-    `english_of`; `reading.describe_readings` tells their authors.
+    """Turns captions into the states that the decoder attends to. Chinese is first translated by
+    `english_of`; `reading.describe_readings` tells the author.
 
-    With the text encoder frozen and in eval mode (`model.train()` would switch its dropout on) a
-    caption's states never change: they are remembered, up to `REMEMBERED_BYTES` of them, and the
-    encoder does not run in the training loop.
+    While the text encoder is frozen and in eval mode (`model.train()` would turn its dropout on), a
+    caption's states never change: they are cached, up to `REMEMBERED_BYTES`, and the encoder does
+    not run in the training loop.
     """
 
     def __init__(
@@ -56,17 +57,17 @@ class TextStates:
         self._tokenizer = tokenizer
         self._width = int(self._encoder.config.hidden_size)
         self.frozen = True
-        """False while the encoder is adapted or trained: states are then computed anew, with
-        gradient."""
+        """False while the encoder is adapted or trained: states are then computed every time, with
+        gradients."""
         self._states: dict[str, torch.Tensor] = {}
         self._n_bytes = 0
 
     @torch.no_grad()
     def prepare(self, captions: Iterable[str], batch_size: int = 16) -> None:
-        """Computes the states that are missing, captions of like length together.
+        """Computes the missing states, batching captions of similar length.
 
-        Padding in a batch changes a caption's states in the last bits. Runs that are to be equal
-        must ask for the same captions at once, or for each on its own.
+        Padding in a batch changes a caption's states in the last bits. Runs that must be equal have
+        to ask for the same captions at once, or for each on its own.
         """
         wanted = set(captions)
         missing = sorted(wanted.difference(self._states), key=lambda text: (len(text), text))
@@ -78,8 +79,7 @@ class TextStates:
         self._forget_oldest(wanted)
 
     def _forget_oldest(self, wanted: set[str]) -> None:
-        """Drops the oldest states until `REMEMBERED_BYTES` are kept, but none that is wanted
-        now."""
+        """Drops the oldest states down to `REMEMBERED_BYTES`, but none that are wanted now."""
         if self._n_bytes <= REMEMBERED_BYTES:
             return
         for text in [text for text in self._states if text not in wanted]:
@@ -88,7 +88,7 @@ class TextStates:
                 return
 
     def _encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """Runs the encoder: states of each text, `[L, D_text]`, L its own number of tokens."""
+        """Runs the encoder: the states of each text, `[L, D_text]`, L its own number of tokens."""
         tokens = self._tokenizer(
             list(map(english_of, texts)),
             padding=True,
@@ -98,7 +98,7 @@ class TextStates:
         ).to(self._encoder.device)
         if not tokens["attention_mask"].any(dim=1).all():
             raise UserError(
-                "The base's tokenizer makes no token of a text, where T5's always ends with one; "
+                "The base's tokenizer gives no token for a text, where T5's always ends with one; "
                 "copy the model's tokenizer files again."
             )
         if int(tokens["input_ids"].max()) >= self._encoder.config.vocab_size:
@@ -113,14 +113,14 @@ class TextStates:
     def batch(
         self, captions: Sequence[str | None], device: torch.device | str = "cpu"
     ) -> EncodedText:
-        """The captions in float32; None is the null condition of classifier-free guidance."""
+        """Encodes captions, in float32; None is the null condition of classifier-free guidance."""
         texts = [text for text in captions if text is not None]
         if self.frozen:
-            # What is missing differs between a run that goes on and one that was resumed.
+            # One by one, since a resumed run lacks others than an uninterrupted one.
             self.prepare(texts, batch_size=1)
             found = [self._states[text] for text in texts]
         else:
-            # With gradients on, the encoder runs even where no caption is left: processes that
+            # With gradients on, the encoder runs even if all captions were dropped: processes that
             # share its weights must run it equally often.
             found = self._encode(texts or [""]) if texts or torch.is_grad_enabled() else []
         longest = max([1, *(len(row) for row in found)])
@@ -135,8 +135,8 @@ class TextStates:
         return EncodedText(states, mask)
 
     def each_alone(self, captions: Sequence[str]) -> EncodedText:
-        """As `batch`, each encoded on its own whether the encoder is frozen or not: it, too,
-        differs in the last bits with the rest of a batch."""
+        """Like `batch`, but encodes each caption on its own even if the encoder isn't frozen: in a
+        batch, its last bits would depend on the others."""
         alone = [self.batch([caption]) for caption in captions]
         return EncodedText(
             pad_sequence([text.states[0] for text in alone], batch_first=True),

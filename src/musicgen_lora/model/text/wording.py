@@ -1,9 +1,9 @@
-"""Chinese prompts and captions in English, word by word, for a text encoder that has no Chinese.
+"""Chinese prompts and captions in English, word by word, for a text encoder that knows no Chinese.
 
-T5, which every MusicGen reads text with, has no Chinese character in its vocabulary: "暗黑陷阱鼓点"
-and "明亮的钢琴旋律" are the same single unknown word to it. A list of music words turns what
-beatmakers mostly say; it is no translator, and whoever knows English writes better captions. Word
-order is left as it is: Chinese puts what is said of a sound before it, as English does.
+T5, which every MusicGen reads text with, has no Chinese characters in its vocabulary:
+"暗黑陷阱鼓点" and "明亮的钢琴旋律" are the same single unknown word to it. A list of music words
+covers most of what beatmakers say; it is not a translator, and anyone who knows English writes
+better captions. Word order is kept: like English, Chinese puts adjectives before the noun.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FORMS = (
     (re.compile(r"(?<![\d/])(\d{2,3})\s*拍"), r" \1 bpm "),
     (re.compile(r"(\d/\d)\s*拍"), r" \1 time "),
 )
-"""What has a form rather than a word: keys, tempos and metres."""
+"""Patterns for keys, tempos and metres, which word lists can't cover."""
 FULL_WIDTH = re.compile("([\uff0c\uff1b\uff1a\uff01\uff1f])")
-"""Comma, semicolon, colon and so on, which have their space within them."""
+"""Full-width comma, semicolon, colon and so on, which include their own space."""
 PUNCTUATION = str.maketrans({"、": ", ", "。": ". "} | dict.fromkeys("「」『』《》“”", '"'))
 
 
@@ -35,9 +35,9 @@ class _Words:
     """The list of music words.
 
     Args:
-        english: by the Chinese word; "" for a word that stands for nothing.
-        longest: characters of the longest Chinese word.
-        simplified: by the code of the traditional character.
+        english: English by Chinese word; "" for a word that is dropped.
+        longest: length of the longest Chinese word in characters.
+        simplified: simplified characters by the code of the traditional one.
     """
 
     english: dict[str, str]
@@ -68,11 +68,11 @@ def chinese_part(text: str) -> str:
 
 
 def english_of(text: str) -> str:
-    """Puts the Chinese in a text into English; a text without any stays as it is.
+    """Translates the Chinese in a text into English; a text without any stays as it is.
 
-    Characters that the list doesn't know stay where they are. Of a run of characters the longest
-    word counts, from left to right; a word of one character only where what follows is known too,
-    since it may be the beginning of anything.
+    Characters that the list doesn't know are kept. From left to right, the longest known word is
+    taken; a word of one character counts only if what follows is known too, since it may be the
+    start of some other word.
     """
     if text.isascii() or not HAN.search(text):
         return text
@@ -88,7 +88,7 @@ def english_of(text: str) -> str:
         meant = text[place]
         if word is not None:
             said, *more = _words().english[word].split() or [""]
-            # A sliding 808 may be a bass in two words and in one: it is one bass.
+            # Two words for one sound, as for a gliding 808 bass, must not say "bass" twice.
             is_said = bool(pieces) and pieces[-1].split()[-1:] == [said]
             meant = f" {' '.join(more if is_said else [said, *more])} "
         pieces.append(meant)
@@ -98,8 +98,8 @@ def english_of(text: str) -> str:
 
 
 def _words_of(text: str) -> list[str | None]:
-    """The longest word of the list that begins at each character; from the end on, since a word of
-    one character depends on what follows."""
+    """The longest word of the list that begins at each character, found from the end, since a word
+    of one character depends on what follows."""
     known = _words()
     found: list[str | None] = [None] * len(text)
     for place in reversed(range(len(text))):

@@ -1,9 +1,9 @@
-"""Gradients of a step from codes and text states that lie on the device, captured as a CUDA graph.
+"""Gradients of a step from codes and text states on the device, captured as a CUDA graph.
 
-A small model on a fast card waits for the host: a step of tiny-beats is some two thousand short
-kernels. Here all that a step reads lies on the device, a batch is a few integers, and forward and
-backward pass are recorded once and replayed with one call (CUDA graphs; see "Whole-network capture"
-in PyTorch's notes on CUDA semantics). Elsewhere the same function is called as it is.
+A small model on a fast GPU waits for the host: a step of tiny-beats is some two thousand short
+kernels. Here everything that a step reads is on the device, a batch is a few integers, and forward
+and backward pass are recorded once and replayed with one call (CUDA graphs; see "Whole-network
+capture" in PyTorch's notes on CUDA semantics). On other devices the function is called directly.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from musicgen_lora.training.packed.draws import DrawnBatch
 
 LARGEST_TABLE_BYTES = 8 << 30
 WARM_UP_STEPS = 3
-"""Before a capture, so that libraries have chosen their kernels and made their workspaces."""
+"""Run before a capture, so that libraries have chosen their kernels and made their workspaces."""
 
 
 class DeviceData:
-    """Codes of all clips and states of all captions, on the device.
+    """The codes of all clips and the states of all captions, on the device.
 
     Args:
-        text: encodes the captions, which frees the steps of the text encoder.
+        text: encodes the captions now, so that no step runs the text encoder.
         n_frames: T, frames of a batch's windows; shorter ones are masked.
 
     Raises:
-        UserError: the text states would not fit.
+        UserError: the text states take too much memory.
     """
 
     def __init__(
         self, tokens: PackedTokens, text: TextStates, n_frames: int, device: torch.device
     ) -> None:
-        # Windows of the last clips may reach past the end of the codes, into what is masked.
+        # Windows of the last clips may reach past the end of the codes, where they are masked.
         padded = np.concatenate([tokens.codes, np.zeros((n_frames, tokens.codes.shape[1]))])
         self.codes = torch.from_numpy(padded.astype(np.int16)).to(device)
         self.n_frames = n_frames
@@ -56,15 +56,15 @@ class DeviceData:
         return other
 
     def batch(self, draw: DrawnBatch) -> tuple[torch.Tensor, EncodedText]:
-        """Codes `[B, K, T]` and texts of a draw."""
+        """The codes `[B, K, T]` and texts of a draw."""
         frames = draw.starts[:, None] + within_loop(self.n_frames, draw.periods)
         codes = self.codes[frames].long().transpose(1, 2)
         return codes, self.text.rows(draw.captions)
 
 
 def within_loop(n_frames: int, periods: torch.Tensor) -> torch.Tensor:
-    """Which frame of its loop each of `n_frames` is, `[B, n_frames]`: round after round begins at
-    the frame nearest to where it should, so that a loop of 99.6 frames stays in its tempo.
+    """Which frame of its loop each of `n_frames` is, `[B, n_frames]`: every round begins at the
+    frame nearest to its exact start, so that a loop of 99.6 frames keeps its tempo.
 
     Args:
         periods: frames of a loop, `[B]`.
@@ -80,17 +80,17 @@ def _table(captions: Sequence[str], text: TextStates, device: torch.device) -> E
     table = text.batch([None, *captions])
     if table.states.nbytes > LARGEST_TABLE_BYTES:
         raise UserError(
-            f"The states of {len(captions):,} captions take {table.states.nbytes / 2**30:.0f} GiB; "
-            f"{LARGEST_TABLE_BYTES >> 30} GiB is the most. Use fewer wordings of each caption."
+            f"The states of {len(captions):,} captions take {table.states.nbytes / 2**30:.0f} GiB, "
+            f"more than {LARGEST_TABLE_BYTES >> 30} GiB; use fewer wordings of each caption."
         )
     return table.to(device)
 
 
 @torch.no_grad()
 def with_wrong_tokens(codes: torch.Tensor, seeds: torch.Tensor, most: float) -> torch.Tensor:
-    """Codes `[B, K, T]` in which a share of the tokens are those of another moment of the same
-    window, as a model's own are when it plays: the share is drawn for each window, from 0 to
-    `most`. A function of the windows' seeds `[B]`, computed where the codes lie."""
+    """Replaces a share of the tokens of codes `[B, K, T]` by those of another moment of the same
+    window, to imitate the model's own mistakes when it plays. The share is drawn for each window,
+    from 0 to `most`. A function of the windows' seeds `[B]`, computed on the codes' device."""
     n_codebooks, n_frames = codes.shape[1:]
     places = torch.arange(n_codebooks * n_frames, device=codes.device).view(n_codebooks, n_frames)
     share = most * _uniform(seeds)[:, None, None]
@@ -101,10 +101,10 @@ def with_wrong_tokens(codes: torch.Tensor, seeds: torch.Tensor, most: float) -> 
 
 
 def _uniform(keys: torch.Tensor) -> torch.Tensor:
-    """Numbers in [0, 1) that int64 keys give, as SplitMix64 (Steele et al., 2014) mixes them."""
+    """Numbers in [0, 1) from int64 keys, mixed like SplitMix64 (Steele et al., 2014)."""
     mixed = keys * -0x61C8864680B583EB
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
-        # A logical shift: the sign's copies are cut off.
+        # A logical shift: copies of the sign bit are masked off.
         mixed = (mixed ^ (mixed >> shift & ((1 << (64 - shift)) - 1))) * factor
     return (mixed & ((1 << 24) - 1)).float() / (1 << 24)
 
@@ -113,11 +113,11 @@ class CapturedGradients:
     """Adds the gradient of a batch to the parameters' and returns its part of the loss.
 
     Args:
-        model: on the device, its trained parameters requiring gradients.
+        model: on the device; its trained parameters require gradients.
         batch_size: B, of each batch.
-        autocast: type that fp32 weights are multiplied in, else None.
-        capture: record a CUDA graph at the first call.
-        wrong_tokens: largest share of a window's inputs that are another moment's tokens.
+        autocast: dtype that fp32 weights are multiplied in, else None.
+        capture: whether to record a CUDA graph at the first call.
+        wrong_tokens: largest share of a window's input tokens that come from another moment.
     """
 
     def __init__(
@@ -144,8 +144,7 @@ class CapturedGradients:
         self.zero_gradients()
 
     def zero_gradients(self) -> None:
-        """Gradients stay where they are: a graph writes to the addresses that it was recorded
-        with."""
+        """Zeroes the gradients in place: a graph writes to the addresses it was recorded with."""
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -153,7 +152,7 @@ class CapturedGradients:
         self._codebooks.zero_()
 
     def add(self, draw: DrawnBatch, totals: torch.Tensor) -> None:
-        """One batch of a step.
+        """Adds one batch of a step.
 
         Args:
             totals: `[K]`, predicted frames of each codebook in all batches of the step.
@@ -177,7 +176,7 @@ class CapturedGradients:
     def _run(self) -> None:
         codes, text = self._data.batch(self._draw)
         device = codes.device.type
-        # A graph replays the casts of the weights; a cache of them would be stale.
+        # A graph replays the casts of the weights; cached casts would be stale.
         with torch.autocast(
             device, dtype=self._autocast, enabled=self._autocast is not None, cache_enabled=False
         ):
@@ -213,7 +212,7 @@ def held_out_loss(
     draws: Sequence[DrawnBatch],
     autocast: torch.dtype | None,
 ) -> list[float]:
-    """Loss of each codebook over fixed windows, in nats a token."""
+    """The loss of each codebook over fixed windows, in nats a token."""
     device = model.device
     total = torch.zeros(2, model.shape.n_codebooks, dtype=torch.float64, device=device)
     for draw in draws:

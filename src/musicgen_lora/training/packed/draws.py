@@ -1,4 +1,4 @@
-"""Which windows of a packed file a step has: drawn as `ClipDataset` draws those of a dataset."""
+"""The windows of a packed file that a step trains on, drawn as `ClipDataset` draws a dataset's."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.runtime.seeds import seed_of
 
 LOOP_BARS = (1, 2, 4)
-"""Bars that a loop has."""
+"""Possible lengths of a loop, in bars."""
 CUT_SHARE = 1 / 6
-"""Share of a window that it may lack at its end, so that it begins on a bar line of a clip that is
-hardly longer."""
+"""Share of a window that may be missing at its end so that it can begin on a bar line of a clip
+that is hardly longer than the window."""
 NULL_CAPTION = 0
-"""Row of the table of text states that is the null condition."""
+"""The row of the text states that holds the null condition."""
 
 
 class DrawnBatch(NamedTuple):
-    """Which windows a batch has.
+    """The windows of a batch.
 
     Args:
         starts: first frames in the codes of all clips, `[B]` int64.
         n_frames: lengths of the windows, `[B]` int64.
         captions: rows of the table of text states, `[B]` int64.
-        periods: frames after which a window begins again, `[B]` float64; its length for one that
-            does not.
-        seeds: of what else is drawn for each window, `[B]` int64.
+        periods: frames after which a window repeats, `[B]` float64; the window's length if it
+            doesn't.
+        seeds: for anything else drawn for each window, `[B]` int64.
     """
 
     starts: torch.Tensor
@@ -50,11 +50,11 @@ class Draws:
 
     Args:
         captions: of each clip, rows of the table of text states.
-        sampler: draws the training windows; those held out are as long.
-        bar_start_share: share of training windows that begin on a bar line, where the file knows
-            the clip's; the others begin anywhere.
-        loop_share: share of those that go round in their first one, two or four bars, so that a bar
-            later the same tokens come.
+        sampler: draws the training windows; held-out windows have the same length.
+        bar_start_share: share of training windows that begin on a bar line, if the file has the
+            clip's; the others begin anywhere.
+        loop_share: share of those that repeat their first one, two or four bars, so that the same
+            tokens come again bars later.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Draws:
         self._epoch, self._order = -1, self._train
 
     def step(self, step: int, batch_size: int, n_batches: int) -> list[DrawnBatch]:
-        """Batches of a step, a function of (seed, step): each epoch goes through the clips in an
-        order of its own."""
+        """The batches of a step, a function of (seed, step): each epoch goes through the clips in
+        an order of its own."""
         per_step = batch_size * n_batches
         places = [
             (place // len(self._train), self._clip(*divmod(place, len(self._train))))
@@ -86,7 +86,7 @@ class Draws:
         """Random windows.
 
         Args:
-            places: epoch and clip of each; a clip is counted among those trained on.
+            places: epoch and clip of each; clips are numbered among those trained on.
         """
         rows = self._train[[clip for _, clip in places]]
         starts, captions = self._offsets[rows], np.empty(len(rows), dtype=np.int64)
@@ -99,7 +99,7 @@ class Draws:
             )
             start, periods[at] = self._on_bar((epoch, clip), row, n_clip) or (draw.start, whole)
             starts[at] += start
-            # A loop is as long as it is asked for, whatever is left of its clip.
+            # A loop has full length, however little is left of its clip.
             lengths[at] = whole if periods[at] < whole else min(n_clip - start, whole)
             is_null = draw.caption is None
             captions[at] = NULL_CAPTION if is_null else self._captions[row][draw.caption]
@@ -112,9 +112,9 @@ class Draws:
         )
 
     def _on_bar(self, place: tuple[int, int], row: int, n_clip: int) -> tuple[int, float] | None:
-        """The frame nearest one of the clip's bar lines, and the frames after which the window
-        begins again, for the share of windows that begin there; None for the others, and where no
-        bar line leaves a window that lacks no more than `CUT_SHARE`.
+        """The frame nearest to one of the clip's bar lines, and the frames after which the window
+        repeats, for the share of windows that begin there; None for the others, and if every bar
+        line would cost the window more than `CUT_SHARE`.
 
         Args:
             n_clip: frames of the clip.
@@ -136,7 +136,7 @@ class Draws:
         return start, period if loops else self._n_frames
 
     def held_out(self, limit: int, batch_size: int) -> list[DrawnBatch]:
-        """Fixed windows: of up to `limit` held-out clips the first, with its first caption."""
+        """The first window of each of up to `limit` held-out clips, with its first caption."""
         rows = np.flatnonzero(self._tokens.held_out)
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
         return [
@@ -151,7 +151,7 @@ class Draws:
         ]
 
     def _clip(self, epoch: int, place: int) -> int:
-        """The clip at a place of an epoch, counted among those trained on."""
+        """The clip at a position in an epoch, numbered among those trained on."""
         if epoch != self._epoch:
             self._epoch = epoch
             self._order = epoch_order(len(self._train), self._seed, epoch)

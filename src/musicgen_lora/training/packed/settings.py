@@ -1,5 +1,5 @@
-"""The flags of training from a packed file: a plain dataclass, read by transformers, since it runs
-where the libraries of the commands' settings are not installed."""
+"""The flags of training from a packed file: a plain dataclass, parsed by transformers, since it
+runs where the libraries behind the commands' settings are not installed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RESUMABLE = {
     "output_dir",
     "tokens",
 }
-"""Settings that may differ when a run goes on; of `tokens` the content counts."""
+"""Settings that may change when a run is resumed; of `tokens`, only the content counts."""
 
 
 COUNT = (1, 10**9)
@@ -62,12 +62,12 @@ RANGES: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class PackedSettings:
-    """The flags. Those that `musicgen-lora train` has too mean the same.
+    """The flags. Those shared with `musicgen-lora train` mean the same.
 
     Args:
-        short_share: share of the steps whose windows are of `short_duration` seconds, and as many
-            more of them as makes up the same audio; the others have `batch_size` of
-            `max_duration`. What is only trained on long windows hears fewer beginnings.
+        short_share: share of the steps whose windows have `short_duration` seconds, with a larger
+            batch that makes up the same amount of audio; the others have `batch_size` windows of
+            `max_duration`. A model trained only on long windows hears fewer beginnings.
 
     Raises:
         UserError: one is out of its range.
@@ -108,7 +108,7 @@ class PackedSettings:
     save_every: int = 200
     seed: int = 0
 
-    # What the adapter and the whole model ask of a run's settings besides.
+    # Other settings that adapters and full training read.
     lora_dropout: float = dataclasses.field(default=0.0, init=False)
     lora_init: str = dataclasses.field(default="default", init=False)
     lora_targets: tuple[str, ...] = dataclasses.field(
@@ -121,7 +121,7 @@ class PackedSettings:
     def __post_init__(self) -> None:
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
-            # NaN is in no range.
+            # Written so that NaN is refused.
             if not least <= value <= most:
                 raise UserError(f"--{name} {value:g}: must be from {least:g} to {most:g}.")
         if self.short_share and self.short_duration > self.max_duration:
@@ -137,7 +137,7 @@ class PackedSettings:
             )
 
     def plain(self) -> dict[str, Any]:
-        """The flags as JSON has them."""
+        """The flags as JSON values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
         return {
             name: str(value) if isinstance(value, Path) else value
@@ -146,12 +146,12 @@ class PackedSettings:
         }
 
     def lasting(self) -> dict[str, Any]:
-        """Those that a run keeps when it goes on."""
+        """The flags that must stay the same when a run is resumed."""
         return {name: value for name, value in self.plain().items() if name not in RESUMABLE}
 
 
 def parse_packed_settings(arguments: list[str] | None, description: str) -> PackedSettings:
-    """Settings from flags; the parser exits with code 2 where one is wrong."""
+    """Settings from flags; the parser exits with code 2 if one is wrong."""
     parser = HfArgumentParser(
         PackedSettings,  # pyright: ignore[reportArgumentType]
         prog="python -m musicgen_lora.training.packed",

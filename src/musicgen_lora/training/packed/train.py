@@ -1,14 +1,14 @@
-"""Training from one packed file of tokens, where little is installed: the whole language model or
-an adapter, on a card for ten minutes or on two cores for hours, in parts that go on on either.
+"""Training from one packed file of tokens with few libraries: the whole language model or an
+adapter, on a GPU for ten minutes or on two cores for hours, resumable on either.
 
     python -m musicgen_lora.training.packed --tokens beats.safetensors --model_path tiny-beats \
         --output_dir out --trainable full --batch_size 64 --max_steps 4000 --max_minutes 9
 
-It needs torch, transformers, peft, accelerate, safetensors and numpy, no library for audio, tables
-or command lines. Everything that is drawn is a function of (seed, step), so a run that was stopped,
-by a signal or by `--max_minutes`, goes on with the same command; other values of `--device`,
-`--max_steps`, `--max_minutes` and the intervals may be given then. Text states are encoded once and
-the text encoder stays as it is.
+It needs torch, transformers, peft, accelerate, safetensors and numpy, but no library for audio,
+tables or command lines. Everything drawn is a function of (seed, step), so the same command resumes
+a run that was stopped by a signal or by `--max_minutes`; `--device`, `--max_steps`, `--max_minutes`
+and the intervals may then change. Text states are encoded once, and the text encoder is not
+trained.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ from musicgen_lora.training.signals import StopSignals
 from musicgen_lora.training.weights import LoraWeights, make_weights
 
 POSITION_REST = 1e-4
-"""Share of positions' energy that may lie beside their directions."""
+"""Share of the positions' energy that may lie outside their directions."""
 
 
 class Windows(NamedTuple):
-    """Windows of one length: how many a batch has, which they are, and what they give."""
+    """Windows of one length: how many make a batch, how they are drawn, and their gradients."""
 
     batch_size: int
     draws: Draws
@@ -71,7 +71,7 @@ class PackedRun:
     """A run: its model, data and optimizers.
 
     Raises:
-        UserError: the file, the model or a setting is not usable.
+        UserError: the file, the model or a setting is unusable.
     """
 
     def __init__(self, settings: PackedSettings) -> None:
@@ -109,7 +109,7 @@ class PackedRun:
         self._positions = position_directions(base) if settings.tokens_off_positions else None
         self._bound_embeddings()
         self.trained = Trained(self.weights, self.optimizers)
-        # What a checkpoint says of its run besides: another one can't go on from it.
+        # Kept in checkpoints, so that no other run resumes from them.
         marks = {"identity": self.identity, "draws_version": DRAWS_VERSION}
         self.state = LoopState(settings.batch_size, other=marks)
 
@@ -135,7 +135,7 @@ class PackedRun:
         )
 
     def _short_windows(self) -> Windows | None:
-        """Those of the share of steps that have shorter ones: about as many frames in all."""
+        """The windows of steps with short ones: about as many frames in all."""
         if not self.settings.short_share:
             return None
         wanted = round(self.settings.short_duration * self.tokens.frame_rate)
@@ -150,36 +150,37 @@ class PackedRun:
         return self.short if rng.random() < self.settings.short_share else self.long
 
     def _window_s(self) -> float:
-        """Length of the windows: past what a base was trained on, an adapter learns from noise."""
+        """Length of the windows: beyond its base's training length, an adapter learns noise."""
         longest_s, wanted_s = self.base.facts.trained_duration_s, self.settings.max_duration
         if self.settings.trainable == "full" or wanted_s <= longest_s:
             return wanted_s
         _say(
-            f"Windows of {longest_s:g} s, not {wanted_s:g}: the base was trained on no longer ones."
+            f"Windows are at most {longest_s:g} s long, not {wanted_s:g} s: the base was trained "
+            "on no longer ones."
         )
         return longest_s
 
     def resume(self) -> None:
-        """Goes on from the newest sound checkpoint, if there is one of this very run."""
+        """Resumes from the newest intact checkpoint of this same run, if there is one."""
         found = newest_checkpoint(self.settings.output_dir / run_folder.CHECKPOINTS, _say)
         if found is None:
             return
         marks = read_state(found)
         if marks.get("identity") != self.identity:
             raise UserError(
-                f"{self.settings.output_dir}: holds a run of other settings, tokens or base; give "
-                "another --output_dir, or the settings of its run.json."
+                f"{self.settings.output_dir}: holds a run with other settings, tokens or base; "
+                "pass another --output_dir, or the settings in its run.json."
             )
         if marks.get("draws_version") != DRAWS_VERSION:
             raise UserError(
                 f"{self.settings.output_dir}: holds a run of another release, which draws its "
-                "windows otherwise; end it with that one, or give another --output_dir."
+                "windows differently; finish it with that release, or pass another --output_dir."
             )
         restore(found, self.state, self.trained)
-        _say(f"Going on after step {self.state.step} from {found}.")
+        _say(f"Resuming after step {self.state.step} from {found}.")
 
     def train(self) -> None:
-        """Steps until `max_steps`, `max_minutes` or a signal; validates and saves on the way."""
+        """Trains until `max_steps`, `max_minutes` or a signal; validates and saves on the way."""
         settings, state = self.settings, self.state
         began, begun = time.monotonic(), state.step
         with StopSignals() as stop:
@@ -196,7 +197,10 @@ class PackedRun:
                 if state.step % settings.save_every == 0 or last or leaves:
                     self.save()
                 if leaves and not last:
-                    _say(f"Stopped after step {state.step}; saved. The same command goes on.")
+                    _say(
+                        f"Stopped after step {state.step}; checkpoint saved. Run the same command "
+                        "to resume."
+                    )
                     if stop.received:
                         raise SystemExit(128 + stop.received)
                     return
@@ -214,12 +218,12 @@ class PackedRun:
         for draw in draws:
             gradients.add(draw, totals)
         norm = torch.nn.utils.clip_grad_norm_(self.weights.parameters, settings.max_grad_norm)
-        # One wait for the device a step: what is not finite must not reach the weights.
+        # The only wait for the device in a step: non-finite values must not reach the weights.
         *codebooks, length = torch.cat([gradients.codebooks, norm[None]]).tolist()
         if not math.isfinite(sum(codebooks) + length):
             raise RunError(
-                f"Step {self.state.step + 1}: the loss or its gradient is not finite; nothing was "
-                "changed by it. Lower --learning_rate."
+                f"Step {self.state.step + 1}: the loss or its gradient is not finite; the step was "
+                "not taken. Lower --learning_rate."
             )
         for optimizer in self.optimizers:
             optimizer.step()
@@ -228,8 +232,9 @@ class PackedRun:
 
     @torch.no_grad()
     def _bound_embeddings(self) -> None:
-        """Keeps tokens' embeddings no longer than `max_embedding_norm`, and off the positions where
-        that is asked for, so that they don't drown the positions that they are added to."""
+        """Keeps the norms of token embeddings within `max_embedding_norm`, and the embeddings
+        orthogonal to the positions if asked to, so that they don't drown the positions that they
+        are added to."""
         most, positions = self.settings.max_embedding_norm, self._positions
         decoder: Any = self.base.hf.decoder.model.decoder
         for table in decoder.embed_tokens:
@@ -239,7 +244,7 @@ class PackedRun:
                 table.weight.renorm_(2, 0, most)
 
     def validate(self) -> None:
-        """Held-out loss now, into `metrics.jsonl`; the best weights so far go to `best_model`."""
+        """Records the held-out loss; the best weights so far go to `best_model`."""
         if not self.held_out:
             return
         codebooks = held_out_loss(self.base, self.data, self.held_out, self.autocast)
@@ -258,14 +263,14 @@ class PackedRun:
     def _publish(self) -> None:
         folder = self.settings.output_dir / run_folder.BEST_MODEL
         if isinstance(self.weights, LoraWeights):
-            # The card of an adapter tells of a dataset, which is not here.
+            # No model card: it describes the dataset, which is not here.
             atomic.publish_folder(folder, self.weights.save)
         else:
             base = {"path": self.settings.model_path}
             self.weights.publish(folder, {"base": base, "best": self.state.best})
 
     def save(self) -> None:
-        """A checkpoint of the state now."""
+        """Saves a checkpoint."""
         folder = self.settings.output_dir / run_folder.CHECKPOINTS
         save_checkpoint(folder, self.state, self.trained, keep=2)
 
@@ -294,13 +299,13 @@ class PackedRun:
 
 
 def train_packed(settings: PackedSettings) -> LoopState:
-    """Trains, or goes on with a run of the same settings.
+    """Trains, or resumes a run of the same settings.
 
     Returns:
-        Where it stands: `step`, and `best`, the best validation.
+        The final state: `step`, and `best`, the best validation.
 
     Raises:
-        UserError: the file, the model or a setting is not usable.
+        UserError: the file, the model or a setting is unusable.
         RunError: the loss is not finite.
         SystemExit: 130 or 143 after a signal, with a checkpoint saved.
     """
@@ -318,8 +323,8 @@ def train_packed(settings: PackedSettings) -> LoopState:
 
 
 def position_directions(base: BaseModel) -> torch.Tensor:
-    """Orthonormal directions `[n, D]` in which the positions of a window lie: of the sinusoids of
-    MusicGen's 2,048 positions, half of the width holds all but a ten-thousandth of the energy."""
+    """Orthonormal directions `[n, D]` that span the position embeddings: half of the width holds
+    all but a ten-thousandth of the energy of MusicGen's 2,048 sinusoidal positions."""
     decoder: Any = base.hf.decoder.model.decoder
     table = decoder.embed_positions.weights
     _, sizes, directions = torch.linalg.svd(table.double(), full_matrices=False)
@@ -337,22 +342,22 @@ def _device(name: str) -> torch.device:
 def _check_fit(settings: PackedSettings, tokens: PackedTokens, base: BaseModel) -> None:
     if base.is_melody:
         raise UserError(
-            f"{settings.model_path}: melody models hear audio; use musicgen-lora train."
+            f"{settings.model_path}: melody models need audio; use musicgen-lora train."
         )
     if tokens.codec != base.codec.fingerprint:
         raise UserError(
-            f"{settings.tokens}: made by another codec than that of {settings.model_path}; pack "
-            "the tokens of this model's codec."
+            f"{settings.tokens}: encoded by a different codec from that of {settings.model_path}; "
+            "pack tokens of this model's codec."
         )
     if tokens.codes.shape[1] != base.shape.n_codebooks:
-        raise UserError(f"{settings.tokens}: its codebooks are not those of the model.")
+        raise UserError(f"{settings.tokens}: has a different number of codebooks from the model.")
     if tokens.held_out.all():
         raise UserError(f"{settings.tokens}: all clips are held out; none is left to train on.")
     if settings.bar_start_share and (tokens.bars is None or np.isnan(tokens.bars).all()):
         raise UserError(
-            f"{settings.tokens}: does not say where bars begin (--bar_start_share): give the "
-            "dataset's metadata bpm, and first_bar_s where a clip doesn't begin with a bar, and "
-            "pack it again with musicgen-lora tokenise --pack."
+            f"{settings.tokens}: has no bar lines, which --bar_start_share needs: add bpm to the "
+            "dataset's metadata, and first_bar_s for clips that don't begin on a bar, and pack it "
+            "again with musicgen-lora tokenise --pack."
         )
     shortest = int(tokens.n_frames.min())
     if shortest < base.delays.shortest:
@@ -360,7 +365,7 @@ def _check_fit(settings: PackedSettings, tokens: PackedTokens, base: BaseModel) 
 
 
 def _identity(settings: PackedSettings, tokens: PackedTokens, base: str) -> str:
-    """Hash that identifies a run: equal ones give equal results."""
+    """A hash that identifies a run: the same hash gives the same results."""
     texts = [list(captions) for captions in tokens.texts]
     digest = hashlib.sha256(json.dumps([settings.lasting(), base, texts]).encode())
     for part in (tokens.codes, tokens.n_frames, tokens.held_out):
@@ -373,7 +378,7 @@ def _say(line: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs it as a command and returns the exit code."""
+    """Runs as a command and returns the exit code."""
     try:
         train_packed(parse_packed_settings(arguments, (__doc__ or "").split("\n\n")[0]))
     except UserError as error:

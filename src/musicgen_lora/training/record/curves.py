@@ -1,4 +1,4 @@
-"""The losses of a run in a picture."""
+"""A plot of a run's losses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], base_loss: float) ->
     train = np.array([(r["step"], r["loss"]) for r in rows if r["event"] == "train"])
     held_out = np.array([(r["step"], r["loss"]) for r in rows if r["event"] == "validation"])
     figure = Figure(figsize=(7.0, 4.0), dpi=130)
-    # Given places: finding them draws the whole picture twice more.
+    # A fixed position: finding one would draw the whole figure twice more.
     axes = figure.add_axes((0.1, 0.13, 0.87, 0.84))
     axes.spines[["top", "right"]].set_visible(False)
     axes.axhline(base_loss, color="#8a8f98", linestyle="--", label=said("base, held-out"))

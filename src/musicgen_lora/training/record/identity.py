@@ -19,11 +19,11 @@ from musicgen_lora.formats.kinds import shortened
 from musicgen_lora.runtime.seeds import seed_of
 
 CAPTIONS_KEPT, LONGEST_KEPT = 64, 1000
-"""So many captions, of so many letters at most, go with an adapter."""
+"""At most this many captions, each of at most this many characters, are stored with an adapter."""
 MAX_NAMED = 2_000
-"""Held-out clips that a run names; a training looks at no more windows than 200 by default."""
+"""Held-out clips that a run lists; by default a training scores at most 200 windows."""
 REPEATABLE = {
-    # The data are told by their content, wherever they lie by now.
+    # Data are identified by content, so they may have moved.
     "data_dir",
     "metadata_file",
     "from_tokens",
@@ -40,11 +40,11 @@ REPEATABLE = {
     "preview_duration",
     "report_to",
 }
-"""Settings that may differ between a run and its resumption."""
+"""Settings that may change when a run is resumed."""
 
 
 def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence[str]) -> str:
-    """Hash of settings, base and data: runs of equal hashes give equal results."""
+    """A hash of settings, base and data: runs with the same hash give the same results."""
     plain = _of_the_run(plain_settings(settings))
     texts = clips.column("texts")
     columns = (pa.array(ids), texts.flatten(), clips.column("source"), clips.column("split"))
@@ -57,9 +57,9 @@ def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence
 
 
 def _of_the_run(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a run's settings that its resumption must share."""
+    """The settings that must be the same when a run is resumed."""
     kept = {name: value for name, value in plain.items() if name not in REPEATABLE}
-    # A folder is the same one whichever way it is named; hub ids are no folders.
+    # Different paths may name one folder; hub ids are not folders.
     path = str(kept.get("model_path"))
     return kept | {"model_path": str(Path(path).resolve())} if Path(path).is_dir() else kept
 
@@ -67,11 +67,11 @@ def _of_the_run(plain: Mapping[str, Any]) -> dict[str, Any]:
 def what_differs(
     settings: TrainSettings, base: str, earlier: dict[str, Any], earlier_base: object
 ) -> str:
-    """Why a run of another identity is not gone on with, in words.
+    """Says why a run of another identity is not resumed.
 
     Args:
         base: fingerprint of the base.
-        earlier: the settings of that run, as JSON has them.
+        earlier: settings of the earlier run, as read from JSON.
         earlier_base: fingerprint of its base.
     """
     before = _of_the_run(earlier)
@@ -81,15 +81,15 @@ def what_differs(
         if name in before and before[name] != value
     ]
     if changed:
-        return f"other settings: {', '.join(changed)}"
+        return f"different settings: {', '.join(changed)}"
     if base != earlier_base:
-        return "a base model of other weights"
-    return "other clips, captions or splits"
+        return "a base model with different weights"
+    return "different clips, captions or splits"
 
 
 def _column_hash(column: Any) -> str:
-    """SHA-256 of a column of strings, by their lengths (-1 where there is none) and their bytes: as
-    JSON a hundred thousand take a tenth of a second."""
+    """SHA-256 of a column of strings, from their lengths (-1 for null) and bytes: by way of JSON, a
+    hundred thousand take a tenth of a second."""
     lengths = compute.binary_length(column).fill_null(-1).to_numpy().astype("<i8")
     _, offsets, values = column.buffers()
     kind = np.int64 if pa.types.is_large_string(column.type) else np.int32
@@ -100,7 +100,7 @@ def _column_hash(column: Any) -> str:
 
 
 def plain_settings(settings: TrainSettings) -> dict[str, Any]:
-    """Settings as JSON has them."""
+    """The settings as JSON values."""
     values = dataclasses.asdict(settings)
     return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
 
@@ -112,12 +112,12 @@ def data_facts(
     train: np.ndarray,
     held_out: np.ndarray,
 ) -> dict[str, Any]:
-    """What a run used of its dataset: evaluation finds the held-out clips here. Up to `MAX_NAMED`
-    of them are named, evenly spread; who else was held out, one hash tells (`held_out_bound`), so
-    that what every adapter carries doesn't grow with the dataset.
+    """What a run used of its dataset; evaluation finds the held-out clips here. Up to `MAX_NAMED`
+    of them are listed, evenly spread; a single hash (`held_out_bound`) tells which others were held
+    out, so that what every adapter carries doesn't grow with the dataset.
 
     Args:
-        clips: long enough to be used.
+        clips: the clips that are long enough.
         train: rows of the clips trained on.
         held_out: rows of the clips held out.
     """
@@ -149,8 +149,8 @@ def data_facts(
 
 
 def _captions(clips: Clips, train: np.ndarray, seed: int) -> list[str]:
-    """Some of the captions that are trained on, each once: what the adapter may be asked for. Of a
-    clip with several it is the first."""
+    """A sample of the training captions without repeats, to suggest as prompts for the adapter. A
+    clip with several captions gives its first."""
     rng = np.random.default_rng(seed_of("captions", seed))
     rows = rng.permutation(train)[: 4 * CAPTIONS_KEPT]
     texts = compute.list_element(clips.take(rows).column("texts"), 0).to_pylist()

@@ -1,4 +1,4 @@
-"""What a run says as it goes: rows for `metrics.jsonl` and the trackers, lines for the terminal."""
+"""The log of a run: rows for `metrics.jsonl` and the trackers, lines for the terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from musicgen_lora.training.record.run import Run
 from musicgen_lora.training.step import StepResult
 
 Tracker = Callable[[int, dict[str, float]], None]
-"""Takes a step and its figures."""
+"""Takes a step number and its figures."""
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 
@@ -32,12 +32,12 @@ WANDB = "wandb"
 def open_trackers(
     names: Sequence[str], output_dir: Path, run: Run, first_step: int
 ) -> Iterator[list[Tracker]]:
-    """The trackers of a run, while the context lasts.
+    """Opens the trackers of a run for the duration of the context.
 
     Args:
         names: "tensorboard" (into `output_dir/tensorboard`) or "wandb" (into `output_dir/wandb`,
-            offline unless the environment's WANDB_MODE says otherwise).
-        first_step: steps done before; what a broken run logged after them is dropped.
+            offline unless WANDB_MODE says otherwise).
+        first_step: steps done before; anything that an interrupted run logged later is dropped.
     """
     with ExitStack() as stack:
         trackers: list[Tracker] = []
@@ -57,7 +57,7 @@ def open_trackers(
 
             tracked = wandb.init(
                 project="musicgen-lora",
-                # A resumed run goes on in its own curve.
+                # A resumed run continues its own curve.
                 id=f"{run.identity}-{run.started}",
                 resume="allow",
                 dir=str(output_dir),
@@ -70,7 +70,7 @@ def open_trackers(
 
 
 def figures_of(row: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a row, named `event/name`; of a list, `event/name_0` and so on."""
+    """The numbers of a row, named `event/name`, or `event/name_0` and so on for a list."""
     figures: dict[str, float] = {}
     for name, value in row.items():
         if isinstance(value, list):
@@ -82,7 +82,7 @@ def figures_of(row: dict[str, Any]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class RunLog:
-    """The figures and the words of a run; the first process alone writes."""
+    """Records the figures and messages of a run; only the first process writes."""
 
     console: Console
     output_dir: Path
@@ -101,11 +101,11 @@ class RunLog:
 
 @dataclass(frozen=True)
 class StepReport:
-    """A step, to be told of.
+    """The figures of one step.
 
     Args:
-        epoch: epochs done after it, with their fraction.
-        n_frames: codec frames that it read.
+        epoch: epochs done after it, as a fraction.
+        n_frames: codec frames that it trained on.
         memory_bytes: peak so far.
     """
 
@@ -118,10 +118,10 @@ class StepReport:
 
 
 class StepLog:
-    """Progress through the steps: a bar in a terminal, else a line now and then.
+    """Progress through the steps: a bar in a terminal, otherwise a line now and then.
 
     Args:
-        begun: steps done before.
+        begun: steps done by earlier runs.
     """
 
     def __init__(self, log: RunLog, *, begun: int, n_steps: int, frame_rate: float) -> None:
@@ -137,7 +137,7 @@ class StepLog:
         )
 
     def __enter__(self) -> StepLog:
-        # A step of a large model on a CPU takes long itself.
+        # On a CPU, a single step of a large model takes long.
         self._open.enter_context(working(self._log.console, "taking a training step"))
         self._bar.start()
         self._task = self._bar.add_task(
@@ -161,7 +161,7 @@ class StepLog:
             "loss": result.loss,
             "codebooks": result.codebooks,
             "learning_rate": report.rate,
-            # An overflow, which the scaler of fp16 answers by skipping the step, is no number.
+            # None for an infinite norm, an overflow at which fp16's scaler skips the step.
             "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
             "audio_s_per_s": self._frames_read / self._frame_rate / elapsed,
             "tokens_per_s": self._frames_read * len(result.codebooks) / elapsed,

@@ -1,4 +1,4 @@
-"""A run as one value: what `run.json` says of it, and whether a folder holds one's own."""
+"""A run as one value: what `run.json` holds, and whether an adapter is from one's own run."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ _KINDS = fields(
     },
 )
 _TRAVELS = ("base", "data", "settings", "versions", "precision", "base_loss", "best", "identity")
-"""What goes along with the weights."""
+"""What is stored with the weights."""
 
 
 @dataclass
 class Run:
-    """What `run.json` says.
+    """The content of `run.json`.
 
     Args:
         status: "running", "interrupted", "failed" or "finished".
-        identity: hash of settings, base and data: equal ones give equal results.
-        output_dir: absolute.
-        started: when, local time.
-        settings: as JSON has them, with what was decided for the run.
-        device: that it began on.
+        identity: hash of settings, base and data: the same hash gives the same results.
+        output_dir: absolute path.
+        started: start time, local.
+        settings: as JSON values, with those decided for this run filled in.
+        device: the device that it started on.
         precision: of the frozen base.
         base: `path`, `fingerprint`, `class` and `trained_duration_s`.
-        data: what it uses of its dataset, the held-out clips by name.
-        base_loss: of the base, before the first step: `loss`, `codebooks`, `held_out`.
-        steps: done when it was written last.
-        best: `step`, `loss` and `codebooks` of the best validation; None where nothing is held out.
-        effect: of the adapter on the predictions, once it is measured.
+        data: what it uses of its dataset, with the held-out clips by name.
+        base_loss: the base's before the first step: `loss`, `codebooks`, `held_out`.
+        steps: steps done when the file was last written.
+        best: `step`, `loss` and `codebooks` of the best validation; None if nothing is held out.
+        effect: of the adapter on the predictions, once measured.
         verdict: a sentence, at the end.
-        other: fields that somebody else wrote, which stay.
+        other: fields of unknown names, which are kept.
     """
 
     status: str
@@ -72,8 +72,8 @@ class Run:
 
     @classmethod
     def read(cls, output_dir: Path) -> Run | None:
-        """The run in a folder; None where there is none, or none that could be gone on with: such
-        a one is put aside like any other."""
+        """The run in a folder; None if there is none, or none that can be read: it is then moved
+        aside like any other."""
         try:
             content = read_json(output_dir / RUN_FILE, _KINDS, max_bytes=LARGE)
         except UserError:
@@ -87,32 +87,32 @@ class Run:
         atomic.write_json(output_dir / RUN_FILE, self.content())
 
     def content(self) -> dict[str, Any]:
-        """The run as `run.json` has it."""
+        """The content of `run.json`."""
         found = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         found |= found.pop("other")
-        # That there is no best step is known at the end alone.
+        # Only at the end is it certain that there is no best step.
         maybe = ["steps", "effect", "verdict", *(["best"] if self.status != FINISHED else [])]
         return {n: v for n, v in found.items() if n not in maybe or v is not None}
 
     def facts(self, best: dict[str, Any] | None) -> dict[str, Any]:
-        """The part of it that travels with its weights.
+        """The part of it that is stored with the weights.
 
         Args:
-            best: the validation that they are of, if any.
+            best: the validation that chose the weights, if any.
         """
         content = dataclasses.replace(self, best=best).content()
         return {n: content[n] for n in _TRAVELS if content.get(n) is not None}
 
     @property
     def is_resumable(self) -> bool:
-        """Whether it says all that a resumed run goes by."""
+        """Whether it has everything that resuming needs."""
         return isinstance(self.base.get("path"), str) and self.base_loss is not None
 
 
 def is_own_run(adapter: Path, facts: dict[str, Any]) -> bool:
-    """Whether an adapter lies where this user trained it, so that the folders that its facts name
-    may be read and written to: the facts travel with an adapter, and could name any folder. The run
-    of the same identity and data lies around it, in a folder that it knows as its own."""
+    """Whether an adapter is still where this user trained it, so that the folders named in its
+    facts may be read and written: facts travel with an adapter, and could name any folder. The
+    folder around it must hold the run of the same identity and data, and be named in that run."""
     folder = Path(os.path.abspath(adapter)).parent
     run = Run.read(folder)
     if run is None or run.identity != facts.get("identity"):

@@ -25,17 +25,17 @@ PREVIEWS = "previews"
 CURVES_FILE = "curves.png"
 PREVIOUS = "previous"
 GATHERED = ".gathered"
-"""An earlier run's results on their way."""
+"""Holds an earlier run's results while they are moved."""
 RESULTS = (CHECKPOINTS, BEST_MODEL, PREVIEWS, METRICS_FILE, CURVES_FILE, *TRACKED, RUN_FILE)
 MADE_FROM_IT = ("generated", "evaluation")
-"""Where `generate` and `evaluate` put what they make of a run's adapter, unless told otherwise."""
+"""Default output folders of `generate` and `evaluate` for a run's adapter."""
 MAX_METRICS_BYTES = 1 << 30
 _ROW = fields({"event": text()}, {"step": integer(0, 10**12)})
 
 
 @contextmanager
 def held(output_dir: Path) -> Iterator[None]:
-    """Holds the folder for one trainer, and clears what a killed one left there.
+    """Locks the folder for one trainer, and cleans up after a killed one.
 
     Raises:
         UserError: it can't be made, or another run is using it.
@@ -50,8 +50,8 @@ def held(output_dir: Path) -> Iterator[None]:
 
 
 def check_unused(output_dir: Path) -> None:
-    """Whether a trainer could start in the folder, told before its libraries load, which takes
-    seconds. Of several processes the first one looks, as it is the one to hold the folder.
+    """Checks that a trainer can start in the folder, before its libraries load, which takes
+    seconds. Only the first of several processes checks, since it is the one that locks the folder.
 
     Raises:
         UserError: it can't be made, or another run is using it.
@@ -62,24 +62,24 @@ def check_unused(output_dir: Path) -> None:
 
 
 def put_aside(output_dir: Path, say: Callable[[str], None]) -> Path | None:
-    """Moves an earlier run's results to `previous/<time>/`, so that none is ever overwritten, with
-    what was played and measured of its adapter in the default folders. They are gathered under
-    another name, and one rename makes them an earlier run; a kill before it leaves the run where it
-    was, once `locked` has looked.
+    """Moves an earlier run's results to `previous/<time>/`, so that none is ever overwritten,
+    together with the clips and evaluations of its adapter in the default folders. They are gathered
+    under a temporary name and then renamed at once; if it is killed before that, the next `held`
+    moves them back.
 
     Args:
-        output_dir: held by the caller.
-        say: takes a line about what does not move as it is.
+        output_dir: locked by the caller.
+        say: takes a line about anything that can't simply be moved.
 
     Returns:
-        Where they are, or None if there was nothing.
+        Where they are now, or None if there was nothing.
     """
     if not any(os.path.lexists(output_dir / name) for name in RESULTS):
         return None
     names = [name for name in RESULTS if os.path.lexists(output_dir / name)]
     for name in MADE_FROM_IT:
         if locks.in_use(output_dir / name):
-            say(f"{output_dir / name}: in use by another command; it stays where it is.")
+            say(f"{output_dir / name}: in use by another command, so it is not moved.")
         elif os.path.lexists(output_dir / name):
             names.append(name)
     gathered = output_dir / PREVIOUS / GATHERED
@@ -88,10 +88,10 @@ def put_aside(output_dir: Path, say: Callable[[str], None]) -> Path | None:
         path = output_dir / name
         if path.is_symlink():
             say(
-                f"{path} is a link to {path.resolve()}; the link moves, and the new run makes a "
+                f"{path} is a link to {path.resolve()}; the link is moved, and the new run gets a "
                 "folder of its own."
             )
-            # One that is relative would lead elsewhere from there.
+            # A relative link would point elsewhere from there.
             os.symlink(path.resolve(), gathered / name)
             path.unlink()
         else:
@@ -112,7 +112,7 @@ def _name_by_time(gathered: Path) -> Path:
 
 
 def _bring_back(output_dir: Path) -> None:
-    """Undoes a `put_aside` that was killed before its end."""
+    """Undoes a `put_aside` that was killed midway."""
     gathered = output_dir / PREVIOUS / GATHERED
     if not gathered.is_dir():
         return
@@ -120,7 +120,7 @@ def _bring_back(output_dir: Path) -> None:
         if not os.path.lexists(output_dir / path.name):
             os.rename(path, output_dir / path.name)
         elif path.is_symlink():
-            # It was copied and not yet taken away.
+            # The link was copied, but not yet removed.
             path.unlink()
     if any(gathered.iterdir()):
         # Another command has made a folder of that name since.
@@ -130,7 +130,7 @@ def _bring_back(output_dir: Path) -> None:
 
 
 def best_model_faults(output_dir: Path) -> list[str]:
-    """Names of what is missing or altered in `best_model`."""
+    """Names of the files that are missing or altered in `best_model`."""
     best = output_dir / BEST_MODEL
     if not best.is_dir():
         return [BEST_MODEL]
@@ -171,8 +171,8 @@ def _row(line: str) -> dict[str, Any] | None:
 
 
 def cut_metrics(output_dir: Path, step: int) -> None:
-    """Drops what a run resumed after `step` will write again, the lines of later steps and of the
-    adapter's effect at the end, and a last line that a power cut left torn."""
+    """Drops the lines that a run resumed after `step` writes again, those of later steps and of
+    the adapter's effect, and a last line that a power cut left incomplete."""
     path = output_dir / METRICS_FILE
     if not path.is_file():
         return
