@@ -2,8 +2,8 @@
 
     python pretraining/convert_musicnn.py MSD_musicnn.npz
 
-The archive holds MSD_musicnn (ISC) under TensorFlow's names and in its layouts; what is written is
-in torch's, float32, nothing else changed.
+The archive holds MSD_musicnn (ISC) under TensorFlow's names and in its layouts; the output has
+torch's, in float32, with nothing else changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LAYERS = {"conv2d": "conv", "batch_normalization": "norm", "dense": "dense"}
 
 
 def convert(name: str, value: np.ndarray) -> tuple[str, torch.Tensor]:
-    """A variable's name and value as `model.musicnn` reads them."""
+    """A variable's name and value for `listening.musicnn`."""
     layer, _, part = name.partition("/")
     kind = next(kind for kind in LAYERS if layer.startswith(kind))
     number = int(layer.removeprefix(kind).removeprefix("_") or 0)

@@ -1,4 +1,4 @@
-"""Where the parts of the pretraining find each other's results."""
+"""Paths at which the parts of the pretraining find each other's results."""
 
 from __future__ import annotations
 

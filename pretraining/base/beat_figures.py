@@ -1,4 +1,4 @@
-"""Whether what is played is a beat at the tempo that was asked for, measured as any audio is."""
+"""Whether generated clips are beats at the requested tempo, measured as any audio is."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def beat_figures(
     rate: int,
     wanted: Sequence[float],
 ) -> dict[str, Any]:
-    """Tempo, steadiness and sharpness of generations `[C, N]`, beside recordings of the same tempos
-    (the ceiling) and against each other's tempos (chance)."""
+    """Tempo, steadiness and sharpness of generations `[C, N]`, with recordings at the same tempos
+    (the ceiling) and each other's tempos (chance) for comparison."""
     heard, real = ([estimate_tempo(s, rate) for s in sounds] for sounds in (played, recorded))
     found = [tempo.bpm for tempo in heard]
     others = [np.roll(wanted, shift).tolist() for shift in range(1, len(wanted))]
@@ -41,12 +41,12 @@ def beat_figures(
 
 
 def bar_repetition(codes: Sequence[np.ndarray], bpm: Sequence[float], rate: float) -> list[float]:
-    """Share of tokens that equal those of the bar of four beats before, by codebook.
+    """The share of tokens that equal those a bar of four beats earlier, by codebook.
 
     Args:
         codes: of clips, `[K, T]` each.
         bpm: the clips' tempos.
-        rate: frames a second.
+        rate: frames per second.
     """
     bars = [round(240.0 * rate / tempo) for tempo in bpm]
     equal = [c[:, n:] == c[:, : c.shape[1] - n] for c, n in zip(codes, bars, strict=True)]
@@ -54,7 +54,7 @@ def bar_repetition(codes: Sequence[np.ndarray], bpm: Sequence[float], rate: floa
 
 
 def octave_error(measured: float, wanted: float) -> float:
-    """Relative error of a tempo, half and double of the wanted one being right too."""
+    """The relative error of a tempo; half and double the wanted one count as right too."""
     if not np.isfinite(measured):
         return float("inf")
     return min(abs(measured / (wanted * factor) - 1.0) for factor in (0.5, 1.0, 2.0))
@@ -66,21 +66,21 @@ def tempos(sounds: Iterable[np.ndarray], rate: int) -> list[float]:
 
 
 def tempo_share(measured: Sequence[float], prompts: Sequence[float]) -> float:
-    """Share of tempos that are right within `TEMPO_TOLERANCE`."""
+    """The share of tempos that are right within `TEMPO_TOLERANCE`."""
     errors = [octave_error(m, w) for m, w in zip(measured, prompts, strict=True)]
     return float(np.mean([error <= TEMPO_TOLERANCE for error in errors]))
 
 
 def mean_steadiness(heard: Iterable[Tempo]) -> float:
-    """Mean of `metre.repetition`, 0 to 1, which `evaluate` calls so too; 0 without a tempo."""
+    """The mean of `metre.repetition`, 0 to 1, as in `evaluate`; 0 without a tempo."""
     return float(np.nan_to_num([tempo.repetition for tempo in heard]).mean())
 
 
 def mean_sharpness(
     sounds: Sequence[np.ndarray], rate: int, bpm: Sequence[float]
 ) -> dict[str, float]:
-    """How narrowly onsets fall on eighths of clips' own tempos, and of each other's (chance): means
-    of `sharpness`."""
+    """How precisely onsets fall on eighths of the clips' own tempos, and of each other's (chance):
+    means of `sharpness`."""
     strengths = [onset_strengths(sound, rate).sum(axis=0) for sound in sounds]
     each = np.array([[sharpness(s, tempo) for tempo in bpm] for s in strengths])
     others = ~np.eye(len(bpm), dtype=bool)
@@ -91,8 +91,8 @@ def mean_sharpness(
 
 
 def sharpness(strengths: np.ndarray, bpm: float) -> float:
-    """Length of the mean vector of onset strength `[F]` at its phase within eighths, from 0 to 1
-    (Goldberg and Brown, 1969: vector strength): 1 where all onsets fall on one place of an
+    """The length of the mean vector of onset strength `[F]` at its phase within eighths, from 0 to
+    1 (vector strength; Goldberg and Brown, 1969): 1 if all onsets fall on the same position in an
     eighth."""
     phases = np.arange(len(strengths)) / FRAME_RATE * (bpm / 30.0)
     total = float(strengths.sum())

@@ -2,9 +2,9 @@
 
     python -m pretraining.base.check                      # work/base_check/check_base.json
 
-Held-out clips are played by kits and presets that training never heard. What is generated is
-measured as any audio is; where a figure has a natural ceiling or a chance level, it is measured
-the same way and stands beside it.
+Held-out clips are played by kits and presets that training never heard. Generated clips are
+measured like any audio; if a figure has a natural ceiling or a chance level, that is measured the
+same way and reported with it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ CONTRASTS = {
         ("lively drum and bass, 172 bpm", "laid-back drum and bass, 172 bpm"),
     ),
 }
-"""Prompts that differ in a word or two: the first should have more of `MEASURES`."""
+"""Prompts that differ in a word or two: the first should score higher in `MEASURES`."""
 MEASURES = {
     "hats": ("hat_onset_rate_hz", "band_6000_14000_share"),
     "bass": ("band_60_120_share",),
@@ -88,8 +88,8 @@ def play(
     folder: Path | None = None,
     duration_s: float = DURATION_S,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Codes `[K, T]` and waveforms `[C, N]` of prompts, drawn as the base advises; written to
-    `folder` where there is one."""
+    """Generates codes `[K, T]` and waveforms `[C, N]` for prompts with the base's advised sampling;
+    writes them to `folder`, if given."""
     decoder, codes = Decoder(model), []
     for start in range(0, len(prompts), BATCH):
         some = list(prompts[start : start + BATCH])
@@ -119,10 +119,10 @@ def tempo_figures(
     n_prompts: int,
     folder: Path,
 ) -> dict[str, Any]:
-    """Tempo of generations against that of their prompts, over the first and the last 10 of 30 s:
-    captions of held-out clips with drums that state it. `recordings` is the same measure on those
-    clips themselves (the ceiling), `shuffled` the generations against each other's prompts
-    (chance). `bar_repetition` is of the generations' and the recordings' codes, at the tempo."""
+    """The tempo of generations against that of their prompts, over the first and last 10 of 30 s,
+    for captions of held-out clips with drums that state it. `recordings` is the same measure on
+    those clips themselves (the ceiling), `shuffled` compares generations with each other's prompts
+    (chance). `bar_repetition` is for the codes of generations and recordings, at that tempo."""
     rate, frame_rate = model.shape.sample_rate, model.shape.frame_rate
     clips = clips_at_a_tempo(data_dir)[:n_prompts]
     wanted = [float(clip.fields["bpm"]) for clip in clips]
@@ -152,8 +152,8 @@ def tempo_figures(
 def unheard_tempo_figures(
     model: BaseModel, beats_808: Path, n_prompts: int, folder: Path
 ) -> dict[str, Any]:
-    """The same of captions of 808 beats, a style that the language model never heard and whose
-    words its captions lack, over 10 s."""
+    """The same for captions of 808 beats, a style that the language model never heard and whose
+    words it never read, over 10 s."""
     clips = [
         clip
         for clip in load_dataset(beats_808)
@@ -167,8 +167,8 @@ def unheard_tempo_figures(
 
 
 def key_figures(model: BaseModel, data_dir: Path, folder: Path) -> dict[str, float]:
-    """Share of 16 prompts whose key is heard in what is played, against each other's keys (chance)
-    and against the same measure on held-out recordings."""
+    """The share of 16 prompts whose key is heard in the generated clip, with each other's keys
+    (chance) and held-out recordings (the ceiling) for comparison."""
     rate = model.shape.sample_rate
     keys = [f"{tonic} {mode}" for tonic in KEY_TONICS for mode in ("minor", "major")]
     prompts = [f"house with synth bass and piano, 120 bpm, {key}" for key in keys]
@@ -190,7 +190,7 @@ def equal_share(found: Sequence[str | None], wanted: Sequence[str]) -> float:
 
 
 def clips_at_a_tempo(data_dir: Path) -> list[Clip]:
-    """Held-out clips with drums whose first caption says the tempo."""
+    """Held-out clips with drums whose first caption states the tempo."""
     return [
         clip
         for clip in load_dataset(data_dir)
@@ -207,9 +207,8 @@ def codes_of(clips: Sequence[Clip], model: BaseModel, data_dir: Path) -> list[np
 
 
 def continuation_figures(model: BaseModel, data_dir: Path, n_prompts: int) -> dict[str, Any]:
-    """Whether the model goes on with a beat that it hears: the first half of held-out recordings is
-    given, and what is measured is the second half that it plays, drawn as the base advises and with
-    the likeliest token each time."""
+    """Whether the model continues a beat: it is given the first half of held-out recordings, and
+    its second half is measured, with the base's advised sampling and greedily."""
     clips = clips_at_a_tempo(data_dir)[:n_prompts]
     wanted = [float(clip.fields["bpm"]) for clip in clips]
     shape, recorded = model.shape, codes_of(clips, model, data_dir)
@@ -245,8 +244,8 @@ def continuation_figures(model: BaseModel, data_dir: Path, n_prompts: int) -> di
 
 
 def word_figures(model: BaseModel, data_dir: Path, folder: Path) -> dict[str, Any]:
-    """What a word in the prompt does to the descriptors that it should move, at equal seeds, and
-    how far held-out recordings with and without what it means are apart."""
+    """How a word in the prompt changes the descriptors that it should affect, with equal seeds, and
+    how far apart held-out recordings with and without its meaning are."""
     figures: dict[str, Any] = {}
     rate = model.shape.sample_rate
     recorded = [
@@ -281,11 +280,11 @@ def word_figures(model: BaseModel, data_dir: Path, folder: Path) -> dict[str, An
 
 
 def has_it(contrast: str, fields: Mapping[str, Any]) -> bool | None:
-    """Whether a recording has what a contrast is about; None where it is neither."""
+    """Whether a recording has what a contrast is about; None if it fits neither side."""
     flags = clip_flags(fields)
     if contrast == "drums":
         return flags["drums"]
-    # Drums alone are another thing than a band without bass.
+    # Drums alone are not the same as a band without bass.
     if not flags["drums"] or (contrast == "bass" and flags["alone"]):
         return None
     if contrast == "energy":
@@ -294,7 +293,7 @@ def has_it(contrast: str, fields: Mapping[str, Any]) -> bool | None:
 
 
 def speed_figures(model: BaseModel) -> dict[str, float]:
-    """Seconds of audio a second, language model and codec together."""
+    """Seconds of audio generated per second, by language model and codec together."""
     figures = {}
     for size in (1, 4):
         prompts = ["house with synth bass, 124 bpm"] * size

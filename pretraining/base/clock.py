@@ -1,18 +1,18 @@
-"""The first layer of the language model as a clock: what tells each position where in the bar of
-the caption's tempo it is, down to the sixteenth note.
+"""The first layer of the language model as a clock: it tells each position where it is within a bar
+at the caption's tempo, down to the sixteenth note.
 
-A score of attention is a product of a position and a word, and the phase of the bar,
-cos(2 pi t / bar), nearly is a sum of products of the position's sinusoids and the tempo's waves
-(`facts`). So six heads of the layer's cross-attention start, fitted by least squares, as the hands
-of clocks that go round once in two bars, once in one and twice in one; the others look at all words
-alike and pass on the other facts. Faster hands are no such sums: sinusoids lie too far apart for
-them over ten seconds. So the layer's cross-attention and its feed-forward units then learn by
-gradient to show the hands of half a turn to sixteen turns a bar, and nothing else, whatever the
-tokens are.
+An attention score is a product of a position and a word, and the phase of the bar,
+cos(2 pi t / bar), is nearly a sum of products of the position's sinusoids and the tempo's waves
+(`facts`). So six heads of the layer's cross-attention are initialised by least squares as the hands
+of clocks that turn once in two bars, once in one and twice in one; the others attend to all words
+equally and pass on the other facts. Faster hands are not such sums: over ten seconds, the sinusoids
+are too far apart for them. So the layer's cross-attention and feed-forward units then learn by
+gradient descent to show the hands of half a turn to sixteen turns per bar, and nothing else,
+whatever the tokens are.
 
-The language model is trained with this layer frozen and tokens' embeddings bounded. Where it learnt
-freely its hands were hidden after 5,000 steps; where only hands of up to four turns were shown, no
-layer came to know where eighths are, and what it played was spread over the beat.
+The language model is trained with this layer frozen and token embeddings bounded. When the layer
+was trained too, its hands had vanished after 5,000 steps; when only hands of up to four turns were
+shown, no layer learnt where eighths are, and generated onsets were spread over the beat.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ from pretraining.base.facts import (
 )
 
 N_POSITIONS = 516
-"""Positions that the clock is right for: 10 s, the delay, and a few to spare."""
+"""Positions for which the clock is right: 10 s, the delay, and a few spare ones."""
 FITTED = ((0.5, 0.0), (0.5, 0.25), (1.0, 0.0), (1.0, 0.25), (2.0, 0.0), (2.0, 0.25))
-"""Turns a bar, and the turn where it is highest, of the heads that are fitted."""
+"""Turns per bar and phase (the turn of the maximum) of the fitted heads."""
 SPEEDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Turns a bar of the hands that are shown, each as a cosine and a sine."""
+"""Turns per bar of the hands, each shown as a cosine and a sine."""
 N_WORDS = 20
-"""Tokens of a usual caption."""
+"""Tokens in a typical caption."""
 GAIN = 2.0
-"""Largest difference of a fitted hand's scores; its signal is the hyperbolic tangent of half."""
+"""Largest difference between a fitted hand's scores; its signal is tanh of half the difference."""
 VOLUME = 2.3
-"""Length of a signal where it enters the decoder; a position has a length of 11."""
+"""Norm of a signal where it enters the decoder; a position has a norm of 11."""
 NOISE = (0.1, 0.05)
-"""What the fit allows for in positions (to which tokens come to be added) and in the facts."""
+"""Noise that the fit allows for in positions (to which tokens are added) and in the facts."""
 LONGEST_TOKENS = 6.0
-"""Up to this long is what tokens add to a position while the clock is taught."""
+"""Largest norm of what tokens add to a position while the clock is taught."""
 N_CAPTIONS = 6000
-"""Captions that the clock is taught on; the last `N_HELD` are for the figures."""
+"""Captions that the clock is taught on; the last `N_HELD` are held out for the figures."""
 N_HELD = 300
 CAPTIONS_A_STEP = 48
 POSITIONS_A_CAPTION = 170
@@ -70,7 +70,7 @@ LEARNING_RATE = 2e-3
 
 @dataclass(frozen=True)
 class Signals:
-    """Where the reader's signals lie in the decoder's width.
+    """The directions of the reader's signals in the decoder's width.
 
     Args:
         hands: directions of the cosine and the sine of each of `SPEEDS`, `[2 * len(SPEEDS), D]`.
@@ -82,7 +82,7 @@ class Signals:
 
     @classmethod
     def of(cls, decoder: Any) -> Signals:
-        """Directions that are least like a position, where signals disturb them least."""
+        """The directions least like positions, where signals disturb them least."""
         table = decoder.embed_positions.weights.double()
         quiet = torch.linalg.svd(table - table.mean(0), full_matrices=True)[2].flip(0)
         n_hands, n_facts = 2 * len(SPEEDS), FLAG.stop - STYLE.start
@@ -91,12 +91,12 @@ class Signals:
 
 @dataclass(frozen=True)
 class Said:
-    """What is read off the states of words, as directions of the decoder's width.
+    """What is read from the states of words, as directions in the decoder's width.
 
     Args:
-        waves: whose products with a word's state are the waves of its caption's tempo, and nothing
-            at the end token, `[2 * N_WAVES, D]`.
-        end: whose product is 1 at the end token and -1 at words, `[D]`.
+        waves: their products with a word's state are the waves of its caption's tempo, and zero at
+            the end token, `[2 * N_WAVES, D]`.
+        end: its product with a state is 1 at the end token and -1 at words, `[D]`.
     """
 
     waves: torch.Tensor
@@ -114,14 +114,14 @@ def fitted_head(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Query and key `[size, D]` of a head that shows cos(2 pi (turns * t / bar - phase)).
 
-    Words together weigh as much as the end token where it shows nothing.
+    When it shows nothing, all words together weigh as much as the end token.
 
     Args:
-        positions: from the first one on, normed as the layer's attention to the text does,
+        positions: from the first one on, normalised as for the layer's attention to the text,
             `[T, D]`.
-        size: dimensions of the head. It has one less for the products; those left out are the
-            smallest.
-        noise: what is allowed for in positions and in the tempo's waves.
+        size: dimensions of the head. All but one are for the products, of which the smallest are
+            left out.
+        noise: allowed for in positions and in the tempo's waves.
     """
     products = GAIN * size**0.5 * torch.from_numpy(clock_products(positions, turns, phase, noise))
     left, strengths, right = torch.linalg.svd(products, full_matrices=False)
@@ -153,7 +153,7 @@ def clock_products(
 
 
 def ridge(inputs: np.ndarray, outputs: np.ndarray, noise: float) -> np.ndarray:
-    """Least squares where each input carries noise of that standard deviation."""
+    """Least squares with noise of that standard deviation on each input."""
     gram = inputs.T @ inputs + noise**2 * len(inputs) * np.eye(inputs.shape[1])
     return np.linalg.solve(gram, inputs.T @ outputs)
 
@@ -200,9 +200,9 @@ def read_text(layer: Any, heard: torch.Tensor, text: tuple[torch.Tensor, torch.T
     """What a reader adds to each position `[B, T, D]`.
 
     Args:
-        layer: the first of a decoder.
+        layer: the first layer of a decoder.
         heard: positions with their tokens, `[B, T, D]`.
-        text: the captions' states `[B, L, D]` and which of them count `[B, L]`.
+        text: the captions' states `[B, L, D]` and their mask `[B, L]`.
     """
     states, mask = text
     attended = _attend(layer.encoder_attn, layer.encoder_attn_layer_norm(heard), states, mask)
@@ -226,12 +226,12 @@ def _attend(
 
 
 class ClockLesson:
-    """What the clock is taught on: captions, positions with any tokens on them, and the hands.
+    """Training data for the clock: captions, positions with any tokens on them, and the hands.
 
     Args:
-        model: whose text encoder says the facts and whose reader has been started.
+        model: with a taught text encoder and an initialised reader.
         rows: of the corpus's metadata.
-        n_positions: that are heard.
+        n_positions: positions to teach.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class ClockLesson:
         self.positions = decoder.embed_positions.weights[:n_positions].float()
         self._embeddings = [table.weight.detach() for table in decoder.embed_tokens]
         self.signals = Signals.of(decoder)
-        # Tokens are kept off the positions where the language model is trained, so here too.
+        # Tokens are kept orthogonal to positions when the language model is trained, so here too.
         self._on_positions = position_directions(BaseModel(model))
         parts = torch.arange(len(self.tempos)).split(100)
         self.facts = torch.cat([self._facts_as_read(decoder.layers[0], at) for at in parts])
@@ -263,15 +263,15 @@ class ClockLesson:
         return read_text(layer, heard, self.text(at))[:, 0] @ self.signals.facts.T
 
     def text(self, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """States and mask of the captions of those numbers."""
+        """The states and mask of the captions with those indices."""
         return self.states[at], self.mask[at]
 
     def heard(self, frames: torch.Tensor) -> torch.Tensor:
-        """Positions `[B, T, D]` with random tokens on them, or with what is as long as any tokens
-        may become.
+        """Positions `[B, T, D]` with random tokens added, or with noise as large as tokens may
+        become.
 
         Args:
-            frames: numbers of the positions, `[B, T]`.
+            frames: indices of the positions, `[B, T]`.
         """
         tokens = [
             table[torch.randint(len(table), frames.shape)].float() for table in self._embeddings
@@ -287,7 +287,7 @@ class ClockLesson:
         return tokens - tokens @ self._on_positions.T @ self._on_positions
 
     def hands(self, at: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        """What the hands should show `[B, T, 2 * len(SPEEDS)]`: nothing where no tempo is said."""
+        """What the hands should show `[B, T, 2 * len(SPEEDS)]`: zeros if no tempo is stated."""
         turns = torch.from_numpy(bar_turns(self.tempos[at].double().numpy()))[:, None] * frames
         angles = [2.0 * math.pi * speed * turns for speed in SPEEDS]
         shown = torch.stack([part(a) for a in angles for part in (torch.cos, torch.sin)], dim=-1)
@@ -318,10 +318,10 @@ def train_reader(
     """Trains a first layer's cross-attention and feed-forward units.
 
     Args:
-        loss_of: draws captions and positions, and gives the loss on them.
-        every: after so many steps, and after the last ...
-        show: ... this is told which one it was, and after how long.
-        scores_rate: the rate of queries and keys as a share of the others'.
+        loss_of: draws captions and positions, and returns the loss on them.
+        every: interval, in steps, at which `show` is called, and after the last step.
+        show: called with a text that names the step and the time.
+        scores_rate: the learning rate of queries and keys as a share of the others'.
     """
     scores, others = [], []
     for name, parameter in layer.named_parameters():
@@ -360,7 +360,7 @@ def teach_clock(model: Any, lesson: ClockLesson, *, n_steps: int) -> None:
     def show(when: str) -> None:
         shown = ", ".join(f"{share:.3f}" for share in hands_shown(layer, lesson))
         speeds = ", ".join(f"{speed:g}" for speed in SPEEDS)
-        print(f"{when}: of the hands of {speeds} turns a bar is shown {shown}", flush=True)
+        print(f"{when}: shown of the hands of {speeds} turns per bar: {shown}", flush=True)
 
     train_reader(layer, loss_of, n_steps=n_steps, every=250, show=show)
 
@@ -373,7 +373,7 @@ def _read_and_wanted(
     signals = lesson.signals
     wanted = lesson.hands(at, frames) @ signals.hands
     wanted = wanted + lesson.facts[at][:, None] @ signals.facts
-    # The language model runs in this precision, whose rounding the clock must bear.
+    # The language model runs in this precision, whose rounding the clock must tolerate.
     with torch.autocast("cpu", torch.bfloat16):
         read = read_text(layer, lesson.heard(frames), lesson.text(at))
     return read.float(), wanted
@@ -381,8 +381,8 @@ def _read_and_wanted(
 
 @torch.no_grad()
 def hands_shown(layer: Any, lesson: ClockLesson) -> list[float]:
-    """The share of the variance of each of `SPEEDS` that a reader shows, over held-out captions
-    that state a tempo."""
+    """The share of each of `SPEEDS`' variance that a reader shows, over held-out captions that
+    state a tempo."""
     at = torch.arange(N_CAPTIONS - N_HELD, N_CAPTIONS)
     read, wanted = _read_and_wanted(layer, lesson, at[lesson.tempos[at] > 0])
     directions = lesson.signals.hands.T
@@ -390,7 +390,7 @@ def hands_shown(layer: Any, lesson: ClockLesson) -> list[float]:
 
 
 def shares_shown(said: torch.Tensor, wanted: torch.Tensor) -> list[float]:
-    """The share of the variance of each hand that is shown, of cosines and sines
+    """The share of each hand's variance that is shown, from cosines and sines
     `[B, T, 2 * len(SPEEDS)]`."""
     missed, whole = (
         x.square().mean((0, 1)).view(len(SPEEDS), 2).sum(1) for x in (said - wanted, wanted)

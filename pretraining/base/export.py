@@ -1,5 +1,5 @@
-"""Puts the trained base model into the package: fp16 on disk, fp32 in memory, tokenizer without
-white space, what it states of itself, and the model card.
+"""Puts the trained base model into the package: fp16 on disk, fp32 in memory, a tokenizer file
+without white space, the base's facts, and the model card.
 
     python -m pretraining.base.export --trained_duration_s 30
 """
@@ -35,24 +35,24 @@ def export_base(
     """Writes the shipped folder and returns its size in bytes.
 
     Args:
-        model_dir: what training left.
-        output_dir: replaced.
-        captions: that it was trained on; the vocabulary keeps what they need.
-        facts: what the base shall state of its training and its use.
+        model_dir: the result of training.
+        output_dir: is replaced.
+        captions: those that it was trained on; the vocabulary keeps what they need.
+        facts: what the base states about its training and use.
 
     Raises:
-        ValueError: it is larger than the package has room for, or does not load back in fp32.
+        ValueError: it is too large for the package, or does not load back in fp32.
     """
     shutil.rmtree(output_dir, ignore_errors=True)
     model: Any = MusicgenForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32)
-    # Where training a quantiser left its running means, nothing is read any more.
+    # The quantiser's running means are only needed for training.
     for layer in model.audio_encoder.quantizer.layers:
         layer.codebook.embed_avg.zero_()
         layer.codebook.cluster_size.zero_()
     tokenizer = json.loads((ASSETS / "t5" / "tokenizer.json").read_text(encoding="utf-8"))
     kept = vocabulary.kept_pieces(tokenizer, captions)
     vocabulary.keep_rows(model, kept)
-    # transformers' own `generate` goes by its own file.
+    # transformers' own `generate` reads these from another file.
     if facts.advised_guidance_scale is not None:
         model.generation_config.guidance_scale = facts.advised_guidance_scale
     if facts.advised_temperature is not None:
@@ -80,8 +80,7 @@ def export_base(
 
 
 def _clean(config: dict[str, Any]) -> None:
-    """fp16 is for the disk alone: what loads the folder computes in fp32. Nor does it tell where
-    its parts lay."""
+    """Sets fp32, since fp16 is only for the disk, and removes the paths of the parts."""
     config.pop("_name_or_path", None)
     for name, value in config.items():
         if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""Puts held-out clips of the corpus into the package, two of each style: the loss on them says
-what an adapter forgot. Each begins on its first bar line, as what is played does. Their codes by
-the embedded base go with them. Run after `corpus.render` and `base.export`:
+"""Puts held-out clips of the corpus into the package, two of each style: the loss on them shows
+what an adapter has forgotten. Each begins on its first bar line, like generated clips. Their codes
+from the embedded base are included. Run after `corpus.render` and `base.export`:
 
     python -m pretraining.base.export_styles
 """
@@ -27,7 +27,7 @@ DURATION_S = 10.0
 
 
 def export_styles(corpus: Path, output_dir: Path) -> int:
-    """Writes a dataset of Ogg Vorbis clips and returns how many there are."""
+    """Writes a dataset of Ogg Vorbis clips and returns their number."""
     entries = json.loads((corpus / "metadata.json").read_text(encoding="utf-8"))
     by_style: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in entries:
@@ -51,7 +51,7 @@ def export_styles(corpus: Path, output_dir: Path) -> int:
 
 
 def add_codes(folder: Path, model: BaseModel) -> None:
-    """Writes a token shard of the clips of a dataset into its `tokens/`, in place of all others."""
+    """Writes a token shard of a dataset's clips into its `tokens/`, replacing all others."""
     shutil.rmtree(folder / "tokens", ignore_errors=True)
     clips = load_dataset(folder)
     shards = folder / "tokens" / model.codec.fingerprint

@@ -19,8 +19,8 @@ STATED_TEMPO = re.compile(
 )
 N_WAVES = 22
 WAVE_FRAMES = 70.0
-"""The tempo is said as the bar's phase after odd multiples of half of this many frames: close
-enough to tell tempos up to 200 bpm apart, and far enough for a clock of 30 s."""
+"""The tempo is represented as the bar's phase after odd multiples of half of this many frames:
+close enough to tell tempos up to 200 bpm apart, and far enough for a clock of 30 s."""
 PARTS = ("drums", "bass", "chords", "lead")
 FAMILIES = {
     "keys": {"piano", "electric piano", "clavinet"},
@@ -32,7 +32,7 @@ FAMILIES = {
     "winds": {"brass", "saxophone", "trumpet", "flute"},
     "bells": {"bells", "marimba", "vibraphone", "kalimba", "steel drums"},
 }
-"""Instruments that sound alike, by the corpus's own words."""
+"""Instruments that sound alike, grouped by the corpus's own words."""
 FLAGS = (*PARTS, "hats", "sparse", "energetic", "lo-fi", "half-time", "alone", *FAMILIES)
 WAVES = slice(0, 2 * N_WAVES)
 STYLE = slice(WAVES.stop, WAVES.stop + len(STYLES))
@@ -40,18 +40,18 @@ KEY = slice(STYLE.stop, STYLE.stop + 5)
 FLAG = slice(KEY.stop, KEY.stop + len(FLAGS))
 END = FLAG.stop
 N_FACTS = END + 1
-"""Columns of what the encoder says; the rest of its width is free. END is positive at the end token
-and negative at words; the others are for words alone."""
+"""Columns of the encoder's output; the rest of its width is free. END is positive at the end token
+and negative at words; the others apply only to words."""
 END_LEVEL = 3.0
 STYLE_LEVEL = 2.0
 KEY_LEVEL = 1.5
 MOST_STRANGE = 12
 STRANGE_NUMBERS = 0.2
-"""Share of strange words that are numbers."""
+"""The share of strange words that are numbers."""
 
 
 def bar_turns(bpm: np.ndarray) -> np.ndarray:
-    """Turns of a bar of four beats in a frame."""
+    """Turns of a bar of four beats per frame."""
     return bpm / (4.0 * FRAMES_PER_MINUTE)
 
 
@@ -63,7 +63,7 @@ def tempo_waves(bpm: np.ndarray) -> np.ndarray:
 
 
 def clip_flags(row: Mapping[str, Any]) -> dict[str, bool]:
-    """Which of `FLAGS` are true of a clip, by its row of the corpus's metadata."""
+    """Which of `FLAGS` are true of a clip, from its row in the corpus's metadata."""
     _, layers, energy, *more = row["tags"]
     parts = LAYERS[layers]
     heard = set(row.get("instruments", ()))
@@ -80,8 +80,8 @@ def clip_flags(row: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def key_facts(key: str) -> np.ndarray:
-    """A key such as "C# minor" as `[5]`: its place among the semitones and among the fifths, each
-    on a circle, so that close keys are close words; and its mode."""
+    """A key such as "C# minor" as `[5]`: its positions on the circles of semitones and of fifths,
+    so that close keys are close words, and its mode."""
     tonic, mode = key.split()
     semitone = NOTE_NAMES.index(tonic)
     angles = 2.0 * np.pi / 12.0 * np.array([semitone, 7 * semitone])
@@ -89,10 +89,10 @@ def key_facts(key: str) -> np.ndarray:
 
 
 def clip_facts(row: dict[str, Any], bpm: float | None) -> np.ndarray:
-    """What the words of a caption should say: `[N_FACTS]`.
+    """The facts that the words of a caption should say: `[N_FACTS]`.
 
     Args:
-        row: of the corpus's metadata.
+        row: from the corpus's metadata.
         bpm: the tempo that the caption states; None for none.
     """
     facts = np.zeros(N_FACTS, dtype=np.float32)
@@ -109,8 +109,8 @@ def clip_facts(row: dict[str, Any], bpm: float | None) -> np.ndarray:
 def caption_and_facts(
     row: dict[str, Any], rng: np.random.Generator, other_tempo: float
 ) -> tuple[str, np.ndarray]:
-    """One of a clip's captions with its facts; with the probability `other_tempo` the tempo is
-    exchanged for any other, so that all are learnt."""
+    """One of a clip's captions with its facts; with probability `other_tempo` the tempo is replaced
+    by a random one, so that all are learnt."""
     text = row["texts"][int(rng.integers(len(row["texts"])))]
     stated = stated_tempo(text)
     if stated is None:
@@ -122,8 +122,8 @@ def caption_and_facts(
 
 
 def with_strange_words(text: str, words: Sequence[str], rng: np.random.Generator) -> str:
-    """A caption with up to `MOST_STRANGE` words and numbers in it that say nothing, each between
-    two of its own, but not within the tempo."""
+    """A caption with up to `MOST_STRANGE` meaningless words and numbers inserted, each between two
+    of its own words, but not within the tempo."""
     found = STATED_TEMPO.search(text)
     begin, end = found.span() if found else (0, 0)
     gaps = [m.start() for m in re.finditer(" ", text) if not begin <= m.start() < end]
@@ -137,25 +137,24 @@ def with_strange_words(text: str, words: Sequence[str], rng: np.random.Generator
 
 
 def vocabulary_words(tokenizer: Any) -> list[str]:
-    """Words that are one piece of a tokenizer's, in their order."""
+    """The words that are single pieces of a tokenizer, in its order."""
     pieces = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
     words = (piece.removeprefix("\u2581") for piece in pieces if piece.startswith("\u2581"))
     return [word for word in words if word.isalpha()]
 
 
 def stated_tempo(text: str) -> int | None:
-    """The tempo that a caption of the corpus states; None where it states none.
+    """The tempo that a caption of the corpus states; None if it states none.
 
-    The corpus says it once, and here it is found so that it can be exchanged in its place.
-    `caption_words.stated_bpm` reads what people write, fractions and "bpm=140" too, and nothing
-    where several are said.
+    The corpus states it at most once, and this is for replacing it. `caption_words.stated_bpm`
+    reads what people write, such as fractions and "bpm=140", but nothing if there are several.
     """
     found = STATED_TEMPO.search(text)
     return int(found["after"] or found["before"]) if found else None
 
 
 def with_tempo(text: str, bpm: int) -> str:
-    """A caption with another tempo in place of the one that it states.
+    """A caption with its stated tempo replaced by another.
 
     Raises:
         ValueError: it states none.

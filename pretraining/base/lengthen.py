@@ -1,14 +1,14 @@
-"""Lets the clock of a trained base go on to 30 s, before it is trained on windows that long:
+"""Extends the clock of a trained base to 30 s, before it is trained on windows of that length:
 `python -m pretraining.base.lengthen` (work/lm to work/lengthened).
 
-The first layer (`clock`) was taught positions of 10 s. At later ones it shows hands of up to three
-times their length that point anywhere, which no other layer can tell from true ones.
+The first layer (`clock`) was taught positions up to 10 s. At later ones it shows hands of up to
+three times their size that point anywhere, which other layers can't tell from true ones.
 
-So its hands of half a turn and of one turn a bar are fitted anew, as `clock` fits them, but over
-30 s: there the slowest is as right as over 10 s. Then the layer learns to show all true hands there
-too, by the slow ones, as far as it can: of those that it can't, the least squared error is to show
-nothing. At the positions that the base knows it goes on to say what it says, which all other layers
-are used to.
+So its hands of half a turn and of one turn per bar are fitted again, as in `clock`, but over 30 s,
+where the slowest is as accurate as over 10 s. Then the layer learns to show all true hands there
+too, with the help of the slow ones, as far as it can: for the others, the least squared error is to
+show nothing. At the positions that the base knows, its output must stay the same, since all other
+layers are used to it.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ from pretraining.base.facts import N_WAVES, tempo_waves
 from pretraining.paths import WORK
 
 N_LONG = 1506
-"""Positions of 30 s, the delay, and a few to spare."""
+"""Positions for 30 s, the delay, and a few spare ones."""
 CAPTIONS_A_STEP = 24
 EACH = 64
-"""Positions of a caption that are known, and as many later ones, in each step."""
+"""Known positions per caption in each step, and as many later ones."""
 KNOWN_WEIGHT = 3.0
-"""How much more an error counts at a position that the base knows."""
+"""Weight of an error at a position that the base knows."""
 N_REFITTED = 4
-"""Heads that are fitted anew, the first of `FITTED`; at 30 s the others are no sums of products."""
+"""Heads that are fitted again, the first of `FITTED`; over 30 s the others aren't such sums."""
 SCORES_RATE = 0.2
-"""Share of the learning rate by which queries and keys, which are fitted, learn."""
+"""Learning rate of queries and keys, which were fitted, as a share of the others'."""
 WAVE_NOISE = 0.15
-"""What the fit allows for in the tempo's waves, as words of some captions say them."""
+"""Noise that the fit allows for in the tempo's waves, as said by the words of some captions."""
 END_WEIGHT = 4
-"""Times that an end token counts as much as a word, of which there are many more."""
+"""Weight of an end token relative to a word, since there are many more words."""
 SPANS = ((0, N_POSITIONS), (N_POSITIONS, 1000), (1000, N_LONG))
 
 
 class LongLesson:
-    """What the first layer shall say, learnt from what it says at the positions that it knows.
+    """The first layer's targets, derived from its outputs at the positions that it knows.
 
-    The directions of its hands are those that follow the hands' true values there: singular
-    vectors of nearly equal size, by which they were chosen, are not the same on each machine.
+    The directions of its hands are those that follow the hands' true values there, since the
+    singular vectors by which they were chosen, of nearly equal size, differ between machines.
     """
 
     def __init__(self, model: Any, lesson: ClockLesson) -> None:
@@ -82,17 +82,17 @@ class LongLesson:
 
     @torch.no_grad()
     def read(self, layer: Any, at: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        """What a layer adds to those positions for those captions, `[B, T, D]`."""
+        """What a layer adds to these positions for these captions, `[B, T, D]`."""
         return read_text(layer, self.lesson.heard(frames), self.lesson.text(at)).float()
 
     def _rest(self, at: torch.Tensor) -> torch.Tensor:
-        """What the layer says of captions besides the hands, `[B, D]`."""
+        """What the layer says about captions besides the hands, `[B, D]`."""
         frames = torch.randint(0, N_POSITIONS, (len(at), EACH))
         said = self.read(self.taught, at, frames)
         return (said - self.lesson.hands(at, frames) @ self.slopes).mean(1)
 
     def errors(self, layer: Any, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Squared errors `[B, EACH]` at known positions, and at later ones."""
+        """The squared errors `[B, EACH]` at known positions, and at later ones."""
         lesson = self.lesson
         known = torch.randint(0, N_POSITIONS, (len(at), EACH))
         later = torch.randint(N_POSITIONS, N_LONG, (len(at), EACH))
@@ -106,14 +106,14 @@ class LongLesson:
                 ],
                 dim=1,
             )
-        # The language model runs in this precision, whose rounding the clock must bear.
+        # The language model runs in this precision, whose rounding the clock must tolerate.
         with torch.autocast("cpu", torch.bfloat16):
             said = read_text(layer, heard, text)
         errors = (said.float() - wanted).square().sum(-1)
         return errors[:, :EACH], errors[:, EACH:]
 
     def shown(self, layer: Any, span: tuple[int, int]) -> list[float]:
-        """The share of the variance of each of `SPEEDS` that a layer shows at those positions, over
+        """The share of each of `SPEEDS`' variance that a layer shows at these positions, over
         held-out captions that state a tempo."""
         n = len(self.lesson.tempos)
         at = torch.arange(n - N_HELD, n)
@@ -126,7 +126,7 @@ class LongLesson:
 
 @torch.no_grad()
 def refit(layer: Any, lesson: ClockLesson) -> None:
-    """Fits the slow hands of a first layer anew, over all positions of the lesson."""
+    """Fits the slow hands of a first layer again, over all positions of the lesson."""
     attention = layer.encoder_attn
     positions = layer.encoder_attn_layer_norm(lesson.positions).double().numpy()
     said, size = said_by_words(lesson), attention.head_dim
@@ -142,7 +142,7 @@ def refit(layer: Any, lesson: ClockLesson) -> None:
 
 
 def said_by_words(lesson: ClockLesson) -> Said:
-    """Reads off captions' states in which directions they say their tempos and their end."""
+    """Finds the directions in which captions' states say their tempos and their end."""
     stated = lesson.tempos > 0
     states, mask, tempos = (x[stated] for x in (lesson.states, lesson.mask, lesson.tempos))
     ends = torch.zeros_like(mask)
@@ -158,7 +158,7 @@ def said_by_words(lesson: ClockLesson) -> Said:
 
 
 def lengthen(model: Any, lesson: LongLesson, *, n_steps: int) -> None:
-    """Trains the first layer to go on past the positions that it knows."""
+    """Trains the first layer on positions beyond those that it knows."""
     layer, generator = model.decoder.model.decoder.layers[0], np.random.default_rng(2)
     refit(layer, lesson.lesson)
     n_train, errors = len(lesson.lesson.tempos) - N_HELD, ""
@@ -178,7 +178,7 @@ def lengthen(model: Any, lesson: LongLesson, *, n_steps: int) -> None:
 
 
 def _show(layer: Any, lesson: LongLesson, when: str) -> None:
-    print(f"{when}: of the hands of {', '.join(f'{speed:g}' for speed in SPEEDS)} turns a bar")
+    print(f"{when}: of the hands of {', '.join(f'{speed:g}' for speed in SPEEDS)} turns per bar")
     for span in SPANS:
         shown = ", ".join(f"{share:.2f}" for share in lesson.shown(layer, span))
         print(f"  positions {span[0]} to {span[1]} show {shown}", flush=True)

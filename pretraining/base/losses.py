@@ -1,5 +1,5 @@
-"""Held-out losses of the embedded base: on and off the codec's grid, by position, of 808 beats, and
-what captions are worth."""
+"""Held-out losses of the embedded base: on and off the codec's grid, by position, on 808 beats, and
+how much captions lower them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from musicgen_lora.training.validation import held_out_losses
 from pretraining.base.facts import stated_tempo, with_tempo
 
 N_FRAMES = 1500
-"""Of windows that losses by position are of."""
+"""Frames in the windows for losses by position."""
 TEMPO_FRAMES = 500
 SPANS_S = ((0, 5), (5, 10), (10, 20), (20, 30))
 PART_S = 5
-"""Spans are whole numbers of it."""
+"""Spans are multiples of this."""
 BATCH = 4
 COUNTED_EACH = 10
-"""One training clip in so many is counted for the unigram."""
+"""One in this many training clips is counted for the unigram."""
 
 
 def loss_figures(model: BaseModel, data_dir: Path, beats_808: Path) -> dict[str, Any]:
-    """Held-out loss per codebook, beside what counting the tokens of the training clips gives."""
+    """The held-out loss per codebook, with a unigram of the training clips for comparison."""
     clips = load_dataset(data_dir)
     counted = counted_clips(clips)
     train = tokenise_clips(counted, clip_ids(counted, data_dir), model, data_dir)
@@ -68,14 +68,14 @@ def loss_figures(model: BaseModel, data_dir: Path, beats_808: Path) -> dict[str,
 
 
 def counted_clips(clips: Sequence[Clip]) -> list[Clip]:
-    """Those of the training clips that are counted: the package's codec, rounded to fp16, has no
-    tokens yet where the training's has."""
+    """The training clips that are counted: not all, since the package's codec, rounded to fp16, has
+    to encode them again."""
     return [clip for clip in clips if clip.split == "train"][::COUNTED_EACH]
 
 
 def tempo_effect(model: BaseModel, clips: Sequence[Clip], data_dir: Path) -> dict[str, Any]:
-    """As `caption_effect`, over `TEMPO_FRAMES` from the first bar line on, of captions in which the
-    tempo alone is the next clip's."""
+    """Like `caption_effect`, over `TEMPO_FRAMES` from the first bar line, for captions in which
+    only the tempo is the next clip's."""
     tempos = [stated_tempo(clip.texts[0]) for clip in clips]
     stated = [clip for clip, bpm in zip(clips, tempos, strict=True) if bpm is not None]
     known = [bpm for bpm in tempos if bpm is not None]
@@ -92,14 +92,14 @@ def tempo_effect(model: BaseModel, clips: Sequence[Clip], data_dir: Path) -> dic
 def windows_of(
     model: BaseModel, clips: Sequence[Clip], data_dir: Path, max_frames: int | None = None
 ) -> Windows:
-    """The first frames of clips, by default as many as the model was trained on."""
+    """Windows of the first frames of clips, by default as many as the model was trained on."""
     codes = tokenise_clips(list(clips), clip_ids(clips, data_dir), model, data_dir)
     trained = model.shape.frames(model.facts.trained_duration_s)
     return fixed_windows(list(clips), codes, max_frames=max_frames or trained, min_frames=4)
 
 
 def unigram(train: Sequence[np.ndarray], n_entries: int) -> np.ndarray:
-    """Log shares `[K, V]` of the entries in codes `[T, K]`; one that is never used counts once."""
+    """The log shares `[K, V]` of the entries in codes `[T, K]`; an unused one counts once."""
     counts = np.ones((train[0].shape[1], n_entries))
     for own in train:
         for k, column in enumerate(own.T):
@@ -108,8 +108,8 @@ def unigram(train: Sequence[np.ndarray], n_entries: int) -> np.ndarray:
 
 
 def losses_by_position(model: BaseModel, windows: Windows) -> dict[str, Any]:
-    """Loss in each of `SPANS_S`, on the same windows in all of them: those that reach the middle of
-    the last one.
+    """The loss in each of `SPANS_S`, always on the same windows: those that reach the middle of the
+    last span.
 
     Raises:
         ValueError: no window is that long.
@@ -128,8 +128,8 @@ def losses_by_position(model: BaseModel, windows: Windows) -> dict[str, Any]:
 
 
 def caption_effect(model: BaseModel, own: Windows, misled: Windows) -> dict[str, Any]:
-    """What the captions tell the model: nats a token that windows with the caption of the next clip
-    cost more than with their own."""
+    """How much captions tell the model: the extra nats a token that windows cost with the next
+    clip's caption instead of their own."""
     losses = [held_out_losses(model, windows, BATCH) for windows in (own, misled)]
     gains = np.subtract(losses[1], losses[0])
     return {"codebooks": gains.tolist(), "mean": float(gains.mean())}

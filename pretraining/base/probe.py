@@ -1,9 +1,9 @@
-"""Where in a bar the language model is, as a linear probe reads it from each of its layers.
+"""The language model's position within a bar, as read by a linear probe from each layer.
 
-A layer that knows the phase of a bar, a half, ... a sixteenth lets least squares find its cosine
-and sine among what the layer puts out (Alain and Bengio, 2017, "Understanding intermediate layers
-using linear classifier probes"). Where no layer shows eighths, what is played is spread over the
-beat, whatever the loss says.
+If a layer knows the phase of a bar, a half, ... a sixteenth, least squares finds its cosine and
+sine in the layer's outputs (Alain and Bengio, 2017, "Understanding intermediate layers using linear
+classifier probes"). If no layer shows eighths, generated onsets are spread over the beat, whatever
+the loss says.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from pretraining.base.facts import stated_tempo
 from pretraining.base.losses import counted_clips
 
 TURNS = (1, 2, 4, 8, 16)
-"""Turns a bar of the phases that are looked for, from the bar to the sixteenth."""
+"""Turns per bar of the probed phases, from the bar to the sixteenth."""
 N_FRAMES = 500
 RIDGE = 1e-3
-"""Of the mean variance of a layer's outputs."""
+"""As a share of the mean variance of a layer's outputs."""
 BATCH = 8
 
 ProbeWindow = tuple[np.ndarray, str, np.ndarray]
-"""Codes `[K, N_FRAMES]` from a bar line on, their caption, and cosines and sines of their phases
-`[N_FRAMES, 2 * len(TURNS)]`."""
+"""Codes `[K, N_FRAMES]` from a bar line on, their caption, and the cosines and sines of their
+phases `[N_FRAMES, 2 * len(TURNS)]`."""
 
 
 def probe_figures(model: BaseModel, data_dir: Path, beats_808: Path) -> dict[str, Any]:
-    """The share of the phases' variance that each layer shows, by turns a bar: fitted on training
-    clips that state their tempo, measured on held-out ones and on 808 beats, whose captions have
-    words that the model never read."""
+    """The share of the phases' variance that each layer shows, by turns per bar: fitted on training
+    clips whose captions state the tempo, measured on held-out ones and on 808 beats, whose captions
+    have words that the model never read."""
     clips = load_dataset(data_dir)
     fitted = windows_of(model, counted_clips(clips), data_dir)
     probes = fit(model, fitted)
@@ -69,13 +69,13 @@ def windows_of(model: BaseModel, clips: Sequence[Clip], folder: Path) -> list[Pr
 
 
 def phases(turns: np.ndarray) -> np.ndarray:
-    """Cosines and sines `[T, 2 * len(TURNS)]` of where in bars, given in turns of the bar `[T]`."""
+    """Cosines and sines `[T, 2 * len(TURNS)]` of positions given in turns of the bar `[T]`."""
     angles = 2.0 * np.pi * turns[:, None] * np.array(TURNS)
     return np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(len(turns), -1)
 
 
 def fit(model: BaseModel, windows: Sequence[ProbeWindow]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Mean `[D]` and weights `[D, 2 * len(TURNS)]` of the probe of each layer."""
+    """Fits a probe for each layer: its mean `[D]` and weights `[D, 2 * len(TURNS)]`."""
     n = N_FRAMES * len(windows)
     sums: list[list[Any]] = []
     for layers, wanted in outputs_of(model, windows):
@@ -112,8 +112,8 @@ def shown(
 def outputs_of(
     model: BaseModel, windows: Sequence[ProbeWindow]
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
-    """What each layer puts out `[N, D]`, float64, beside the phases, batch after batch. The output
-    at a position predicts the frame of that number, of which it has not heard anything."""
+    """Yields each layer's outputs `[N, D]`, float64, and the phases, batch by batch. The output at
+    a position predicts the frame of that number, of which it has heard nothing yet."""
     found: list[torch.Tensor] = []
 
     def keep(module: Any, given: Any, out: Any) -> None:

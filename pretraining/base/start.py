@@ -26,7 +26,7 @@ from musicgen_lora.model.configs import musicgen_config, name_special_token
 from pretraining.paths import ASSETS, WORK
 
 TOKEN_LENGTH = 1.2
-"""Length of a token's embedding at the start."""
+"""Norm of a token's embedding at the start."""
 
 
 def make_base(
@@ -65,11 +65,11 @@ def make_base(
     model: Any = MusicgenForConditionalGeneration(config)
     model.audio_encoder.load_state_dict(codec.state_dict())
     _open_text_path(model)
-    # T5's default embeddings have unit variance; small ones leave words that no caption uses
-    # quiet, whatever a later prompt says.
+    # T5's default embeddings have unit variance; small ones keep words that no caption uses quiet,
+    # whatever a later prompt says.
     torch.nn.init.normal_(model.text_encoder.shared.weight, std=0.2)
     for table in model.decoder.model.decoder.embed_tokens:
-        # A position has a length of 11: tokens of the usual 0.3 are heard late beside it.
+        # A position has a norm of 11: beside it, tokens of the usual 0.3 would be learnt late.
         torch.nn.init.normal_(table.weight, std=TOKEN_LENGTH / config.decoder.hidden_size**0.5)
     _order_numbers(model.text_encoder.shared.weight, _make_processor().tokenizer)
     name_special_token(model)
@@ -84,11 +84,12 @@ def make_base(
 
 @torch.no_grad()
 def _open_text_path(model: Any) -> None:
-    """Starts cross-attention so that words can be learnt (`teach_text` sets the first layer's).
+    """Initialises cross-attention so that words can be learnt (`teach_text` sets the first layer).
 
-    The configuration's std of 0.02 is made for a width of 1,024; at 256, three such matrices in a
-    row leave a hundredth of the text, and of its gradient. These keep its variance, and the last
-    one starts at zero: an untrained look at the text is noise, which would be shut out.
+    The configuration's std of 0.02 is made for a width of 1,024; at 256, three such matrices in
+    series leave a hundredth of the text, and of its gradient. These weights keep its variance, and
+    the last matrix starts at zero: untrained attention to the text is noise, which the model would
+    learn to ignore.
     """
     for layer in model.decoder.model.decoder.layers:
         attention = layer.encoder_attn
@@ -99,15 +100,15 @@ def _open_text_path(model: Any) -> None:
 
 @torch.no_grad()
 def _order_numbers(embedding: torch.Tensor, tokenizer: Any) -> None:
-    """Numbers start as waves of their logarithm, so that close tempos start as close words and
-    learn from each other's clips; unrelated draws would have to learn 120 tempos one by one.
+    """Initialises numbers as waves of their logarithm, so that close tempos start as close words
+    and learn from each other's clips; with random ones, 120 tempos would be learnt one by one.
 
     Args:
         embedding: `[V, D]`, changed in place.
         tokenizer: says which rows are numbers.
     """
     pairs = embedding.shape[1] // 2
-    # From one wave over all tempos to one a tenth of an octave.
+    # From one wave over all tempos to one per tenth of an octave.
     frequencies = torch.logspace(math.log10(0.25), 1.0, pairs)
     for piece, row in tokenizer.get_vocab().items():
         word = piece.removeprefix("\u2581")

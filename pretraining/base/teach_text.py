@@ -1,12 +1,12 @@
 """Teaches the untrained base what captions say, and gives it a clock:
 `python -m pretraining.base.teach_text` (work/untrained to work/taught).
 
-What a caption says about the next token is little beside what the tokens before say, so the
-language model never learns to listen to an untrained text encoder. Two things therefore come first:
+A caption says little about the next token compared to the tokens before it, so the language model
+never learns to use an untrained text encoder. Two things therefore come first:
 
 - **Facts.** The text encoder learns to say, at each word, the facts of the clip that a caption
   belongs to: its tempo as waves, its style and key, which parts and instruments play (`facts`).
-- **The clock.** The first layer becomes what hands them on, and shows where in the bar of the
+- **The clock.** The first layer learns to pass them on, and to show where in the bar of the
   caption's tempo each position is (`clock`).
   Where a window begins on a bar line the clock says where in the bar it is; elsewhere it says
   what lies a bar ago. A model trained on windows that begin anywhere read none of it: what had
@@ -58,8 +58,8 @@ def targets(
 def teach_facts(
     model: Any, tokenizer: Any, rows: list[dict[str, Any]], basis: torch.Tensor, *, n_steps: int
 ) -> None:
-    """Trains the text encoder to say the facts in the directions of `basis` `[N_FACTS, D]`, also
-    among words that no caption of the corpus has: an adapter's captions have them."""
+    """Trains the text encoder to say the facts in the directions of `basis` `[N_FACTS, D]`, even
+    among words that no caption of the corpus has, but an adapter's captions may."""
     encoder, words = model.text_encoder, vocabulary_words(tokenizer)
     encoder.requires_grad_(True)
     train = [row for row in rows if row["split"] == "train"]

@@ -2,8 +2,8 @@
 use a few hundred.
 
 T5's tokenizer chooses the likeliest way to split a text (unigram model; Kudo, 2018), so a text
-whose pieces are kept is split as before, whatever else goes. Letters stay, so that every word can
-be spelt.
+whose pieces are all kept is split as before, whatever else is removed. Letters are kept, so that
+every word can be spelt.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import torch
 from tokenizers import Tokenizer
 
 N_MOST_FREQUENT = 16_000
-"""Pieces that stay whether captions use them or not."""
+"""Pieces that are kept whether captions use them or not."""
 N_SPECIAL = 3
-"""Padding, the end and the unknown, which come first."""
+"""Padding, end and unknown tokens, which come first."""
 
 
 def kept_pieces(tokenizer: dict[str, Any], texts: Iterable[str]) -> list[int]:
-    """Numbers of the pieces that stay, in order: the most frequent, those of `texts`, and letters.
+    """The ids of the pieces to keep, in order: the most frequent, those of `texts`, and letters.
 
     Args:
-        tokenizer: content of a tokenizer.json; its pieces are in the order of their frequency.
-        texts: captions that have to be split as before.
+        tokenizer: content of a tokenizer.json, with its pieces in the order of their frequency.
+        texts: captions that must be split as before.
     """
     whole = Tokenizer.from_str(json.dumps(tokenizer))
     splits = whole.encode_batch(list(texts))
@@ -37,7 +37,7 @@ def kept_pieces(tokenizer: dict[str, Any], texts: Iterable[str]) -> list[int]:
 
 
 def with_pieces(tokenizer: dict[str, Any], kept: list[int]) -> dict[str, Any]:
-    """The content of a tokenizer.json that has only these pieces, numbered anew."""
+    """The content of a tokenizer.json with only these pieces, renumbered."""
     vocabulary = tokenizer["model"]["vocab"]
     return tokenizer | {
         "model": tokenizer["model"] | {"vocab": [vocabulary[number] for number in kept]},
@@ -46,7 +46,7 @@ def with_pieces(tokenizer: dict[str, Any], kept: list[int]) -> dict[str, Any]:
 
 
 def keep_rows(model: Any, kept: list[int]) -> None:
-    """Leaves a MusicGen's text encoder only these rows of its embedding."""
+    """Keeps only these rows of the embedding of a MusicGen's text encoder."""
     table = model.text_encoder.shared
     smaller = torch.nn.Embedding.from_pretrained(table.weight[kept].clone(), freeze=False)
     model.text_encoder.set_input_embeddings(smaller)

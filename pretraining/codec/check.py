@@ -1,11 +1,11 @@
-"""Measures the codec: onsets, levels by band, use of the codebooks, tokens that stay.
+"""Measures the codec: onsets, levels by band, codebook use, token stability.
 
     python -m pretraining.codec.check                     # work/codec_check
     python -m pretraining.codec.check --codec src/musicgen_lora/assets/tiny_beats
 
 On held-out beats of the corpus, on 808 beats, and on the unheard ones of `corpus.unheard`.
 
-The codec is loaded as any user of it loads it, by `EncodecModel.from_pretrained`.
+The codec is loaded as any user would, with `EncodecModel.from_pretrained`.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from matplotlib import pyplot
 
 BANDS_HZ = ((20, 60), (60, 120), (120, 250), (250, 2000), (2000, 6000), (6000, 14000))
 SILENT_DB = -65.0
-"""A band below this level has nothing that a ratio could be taken of."""
+"""A band below this level is too quiet for a ratio."""
 TARGET_F1, TARGET_BAND_DB, TARGET_SILENCE_DB = 0.90, 2.0, -60.0
 TARGET_EQUAL = {"2 ms": 0.6, "10 ms": 0.4, "-3 dB": 0.7}
-"""Share of the first codebook's tokens that stay, 808 beats."""
+"""Targets for the share of the first codebook's tokens that don't change, on 808 beats."""
 SHIFTED_S = 8.0
-"""Seconds of each clip that are shifted, to count the tokens that stay."""
+"""Seconds of each clip that are shifted to count unchanged tokens."""
 
 
 @dataclass
 class Figures:
-    """What one folder of clips gave."""
+    """The results for one folder of clips."""
 
     f1: list[float] = field(default_factory=list)
     band_db: list[list[float]] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Figures:
 def through_codec(model: EncodecModel, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes `[4, T]` and decoded samples `[N]` of `samples [N]`."""
     coded = codes(model, samples)
-    # One None a frame, as the codec doesn't normalise; the annotation knows only tensors.
+    # One None per frame, as the codec doesn't normalise; the annotation allows only tensors.
     scales = cast(torch.Tensor, [None])
     audio_codes = cast(torch.LongTensor, torch.from_numpy(coded)[None, None])
     with torch.inference_mode():
@@ -91,7 +91,7 @@ def onsets_s(samples: np.ndarray) -> np.ndarray:
 
 
 def band_levels_db(samples: np.ndarray) -> np.ndarray:
-    """Level of each of BANDS_HZ, in dB of full scale."""
+    """The level of each of BANDS_HZ, in dBFS."""
     power = np.abs(np.fft.rfft(samples.astype(np.float64))) ** 2 * 2.0 / len(samples) ** 2
     frequencies = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
     levels = [power[(frequencies >= lo) & (frequencies < hi)].sum() for lo, hi in BANDS_HZ]
@@ -132,7 +132,7 @@ def measure(model: EncodecModel, paths: list[Path]) -> Figures:
 
 
 def silence_db(model: EncodecModel) -> float:
-    """Level of two seconds of decoded digital silence."""
+    """The level of two seconds of decoded digital silence."""
     _, decoded = through_codec(model, np.zeros(2 * SAMPLE_RATE, dtype=np.float32))
     return 20.0 * math.log10(float(np.sqrt(np.mean(decoded**2))) + 1e-9)
 
@@ -216,7 +216,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--beats-808", type=Path, default=WORK / "codec_808" / "validation")
     parser.add_argument("--unheard", type=Path, default=WORK / "codec_unheard")
     parser.add_argument("--out", type=Path, default=WORK / "codec_check")
-    parser.add_argument("--n-clips", type=int, default=None, help="of each folder; all")
+    parser.add_argument("--n-clips", type=int, default=None, help="of each folder (default: all)")
     parser.add_argument("--n-pictures", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()

@@ -1,6 +1,6 @@
 """Checkpoints of the codec's training, and the folder that transformers reads.
 
-A checkpoint is written under another name and renamed once it is whole; tensors are in
+A checkpoint is written under a temporary name and renamed once it is complete; tensors are in
 safetensors, numbers in JSON.
 """
 
@@ -66,10 +66,10 @@ def load_newest(
 
 
 def export(model: EncodecModel, quantiser: ResidualQuantiser, folder: Path) -> None:
-    """Writes the codec as `EncodecModel.from_pretrained` reads it, in half precision.
+    """Writes the codec for `EncodecModel.from_pretrained`, in half precision.
 
-    The configuration still names float32: transformers loads in the precision that it
-    names, and the codec should run in single precision.
+    The configuration still names float32, in which transformers then loads it: the codec
+    should run in single precision.
     """
     copy = EncodecModel(model.config)
     copy.load_state_dict(model.state_dict())

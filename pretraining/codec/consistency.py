@@ -1,15 +1,15 @@
-"""Equal sounds, equal tokens: what makes a codec's first codebook hear and not measure.
+"""Equal sounds, equal tokens: a loss that makes a codec's first codebook code what is heard.
 
-A codec that is trained to give the waveform back codes its phase: the same drum two
+A codec that is trained to reconstruct the waveform codes its phase: the same drum two
 milliseconds later has other tokens, and to a language model that is noise. So each crop is
 encoded twice, the second time shifted by up to half a frame, quieter and lightly filtered, and
-both are drawn to the same entries. (Liu et al. 2024, "Analyzing and Mitigating Inconsistency in
-Discrete Audio Tokens", draw the states together; here it is the choice of an entry, which leaves
-the states their room.)
+both are pulled to the same entries. (Liu et al. 2024, "Analyzing and Mitigating Inconsistency in
+Discrete Audio Tokens", pull the states together; here it is the choice of an entry, which leaves
+the states free.)
 
-The term alone is at its least when one entry serves all. So the same soft choices are also drawn
-to entries that are used less than their share: together the two maximise what one copy's token
-tells of the other's.
+The term alone is lowest when one entry serves all. So the same soft choices are also pulled to
+entries that are used less than their share: together the two terms maximise the information of
+one copy's token about the other's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pretraining.codec.network import HOP
 MARGIN = HOP // 2
 """Samples by which a source must be longer than a crop on either side, for shifts."""
 EDGE = 2
-"""Frames at either end of a crop that hear its cut, and not what the copy hears."""
+"""Frames at either end of a crop that see its cut, so that they differ from the copy's."""
 CODEBOOK_WEIGHTS = (1.0, 0.7, 0.5, 0.3)
 
 
@@ -36,9 +36,9 @@ class Perturbation:
 
     Args:
         shift: samples either way.
-        quieter_db: at most.
-        tilt_db: of the filter, at any frequency, either way.
-        noise_db: loudest noise added, dB of full scale.
+        quieter_db: largest attenuation.
+        tilt_db: largest gain of the filter at any frequency, either way.
+        noise_db: loudest noise added, in dBFS.
     """
 
     shift: int = MARGIN
@@ -69,7 +69,7 @@ def pair(
 
 
 def _filtered(rng: np.random.Generator, samples: np.ndarray, tilt_db: float) -> np.ndarray:
-    """Through a smooth curve over six points, an even distance apart in octaves."""
+    """Filters with a smooth curve through six points, evenly spaced in octaves."""
     frequencies = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
     points = np.log2(np.geomspace(40.0, 12000.0, 6))
     gains_db = np.interp(
@@ -80,14 +80,14 @@ def _filtered(rng: np.random.Generator, samples: np.ndarray, tilt_db: float) -> 
 
 
 class Consistency(nn.Module):
-    """How far a crop and its copy are from equal tokens, and how the entries are used.
+    """How far a crop and its copy are from equal tokens, and how evenly the entries are used.
 
     Args:
         n_codebooks: K.
         n_entries: V.
-        sharpness: how much better the nearest entry must be, in mean squared distances of
-            vectors to their entries, for the soft choice to be e to one in its favour.
-        decay: of the running use of the entries, a step.
+        sharpness: how much nearer an entry must be, in mean squared distances of vectors to
+            their entries, for the soft choice to favour it by e to one.
+        decay: of the running use of the entries, per step.
     """
 
     use: Tensor  # [K, V], shares
@@ -113,11 +113,11 @@ class Consistency(nn.Module):
             embed: entries `[K, V, D]`.
 
         Returns:
-            `consistency`: cross-entropy, in nats, of the one's soft choice of entry to the
-            other's choice, mean of the codebooks weighed by CODEBOOK_WEIGHTS; `uneven`: mean log
-            use of softly chosen entries relative to an even one, in nats (0 where all are used
-            alike), weighed likewise; `apart`: squared distance of the states, of their variance.
-            And the share of equal choices, codebook by codebook.
+            `consistency`: cross-entropy, in nats, of one's soft choice of entry against the
+            other's choice, averaged over the codebooks with CODEBOOK_WEIGHTS; `uneven`: mean log
+            use of softly chosen entries relative to an even one, in nats (0 if all are used
+            alike), weighted likewise; `apart`: squared distance of the states, relative to their
+            variance. And the share of equal choices, codebook by codebook.
         """
         residuals = [_flat(part[..., EDGE:-EDGE]) for part in (states, copies)]
         spread = residuals[0].detach().var(0).sum() + 1e-9
@@ -134,7 +134,7 @@ class Consistency(nn.Module):
             terms = -0.5 * (
                 logs[0].gather(1, choices[1][:, None]) + logs[1].gather(1, choices[0][:, None])
             )
-            # What the first entries left over is comparable only where they were the same.
+            # Residuals are comparable only where the entries before were the same.
             cross = cross + weight * (terms[:, 0] * alike).sum() / alike.sum().clamp_min(1)
             uneven = uneven + weight * self._unevenness(k, torch.cat(logs).exp())
             same = choices[0] == choices[1]

@@ -13,13 +13,13 @@ import soxr
 SAMPLE_RATE = 32000
 AUDIO_SUFFIXES = (".flac", ".wav")
 SPED_SHARE, SPEEDS = 0.4, (0.75, 1.3)
-"""Share of crops that are played at another speed, and the slowest and fastest of these."""
+"""Share of crops that are resampled to another speed, and the range of speeds."""
 DRIVEN_SHARE = 0.1
-"""Share of crops that are driven into a tanh."""
+"""Share of crops that are overdriven with a tanh."""
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """Audio files of a folder and those below; hidden ones are half-written."""
+    """Audio files in and below a folder; hidden ones, which are half-written, are skipped."""
     paths = folder.rglob("*")
     return sorted(p for p in paths if p.suffix in AUDIO_SUFFIXES and not p.name.startswith("."))
 
@@ -32,7 +32,7 @@ def load_mono(path: Path) -> np.ndarray:
 
 
 def load_clips(folder: Path, n_most: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """At most `n_most` clips of the folder, int16 `[N]` to take half the memory of floats."""
+    """At most `n_most` clips of the folder, as int16 `[N]`, which takes half of floats' memory."""
     paths = audio_files(folder)
     if len(paths) > n_most:
         paths = [paths[i] for i in np.sort(rng.choice(len(paths), n_most, replace=False))]
@@ -46,9 +46,9 @@ class CropSource:
     Args:
         beats_808: clips `[N]` of 808 beats.
         others: clips of everything else.
-        one_shots: single sounds, played into silence.
-        n_crop: samples of a crop.
-        share_808: of the crops that are cut from beats.
+        one_shots: single sounds, placed in silence.
+        n_crop: samples in a crop.
+        share_808: among the crops that are cut from beats.
         seed: of all draws.
     """
 
@@ -72,19 +72,19 @@ class CropSource:
         if kind > 0.88:
             crop = crop + self._beat(rng) * 10.0 ** (rng.uniform(-12.0, 0.0) / 20.0)
             crop /= max(1.0, float(np.abs(crop).max()))
-        # Half of the crops stay as loud as masters are; that is what will be encoded.
+        # Half of the crops stay as loud as masters, which are what will be encoded.
         gain_db = 0.0 if rng.random() < 0.5 else rng.uniform(-12.0, 0.0)
         return (crop * 10.0 ** (gain_db / 20.0)).astype(np.float32)
 
     def _beat(self, rng: np.random.Generator) -> np.ndarray:
         clips = self.beats_808 if rng.random() < self.share_808 else self.others
         clip = clips[rng.integers(len(clips))]
-        # At another speed each sound is another one: the corpus has few kits, the world many.
+        # Speed changes make new sounds: the corpus has few kits, the world many.
         ratio = float(rng.uniform(*SPEEDS)) if rng.random() < SPED_SHARE else 1.0
         n_read = ceil(self.n_crop * ratio) + 8
         if len(clip) <= n_read:
             clip = np.pad(clip, (0, n_read - len(clip) + 1))
-        # First beats are rare among random crops, and each clip to encode begins with one.
+        # Beginnings are rare among random crops, but every clip to be encoded has one.
         start = 0 if rng.random() < 0.08 else rng.integers(len(clip) - n_read)
         crop = clip[start : start + n_read].astype(np.float32) / 32767.0
         if ratio != 1.0:

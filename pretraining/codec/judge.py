@@ -1,11 +1,11 @@
-"""Judges a codec by what a small language model makes of its tokens.
+"""Judges a codec by how well a small language model predicts its tokens.
 
     python -m pretraining.codec.judge --codec work/codec        # a line of JSON
 
-Equal tokens and few bits are no end in themselves: what counts is how much better than a unigram
-a model predicts them in music that it has not heard. The same run for each codec: a decoder of
-four layers without text, on windows of ten seconds, for as many steps; then its loss on held-out
-clips, on the codec's grid and off it.
+Equal tokens and few bits are not an end in themselves: what counts is how much better than a
+unigram a model predicts them in unheard music. The run is the same for each codec: a decoder of
+four layers without text, on windows of ten seconds, for the same number of steps; then its loss on
+held-out clips, on the codec's grid and off it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Judge(nn.Module):
             nn.init.normal_(table.weight, std=0.05)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Losses `[K]`, in nats a token, of `tokens [B, K, T]`."""
+        """The losses `[K]` on `tokens [B, K, T]`, in nats a token."""
         n_batch, _, n_frames = tokens.shape
         n_steps = n_frames + N_CODEBOOKS - 1
         delayed = torch.full((n_batch, N_CODEBOOKS, n_steps), SPECIAL)
@@ -87,7 +87,7 @@ def windows(clips: list[np.ndarray], rng: np.random.Generator, n: int) -> Tensor
 
 
 def unigram_nats(train: list[np.ndarray], held_out: list[np.ndarray]) -> np.ndarray:
-    """Loss `[K]` of the training clips' shares of tokens on held-out ones."""
+    """The loss `[K]` on held-out clips of the token shares in the training clips."""
     losses = []
     for k in range(N_CODEBOOKS):
         counts = np.bincount(np.concatenate([c[k] for c in train]), minlength=SPECIAL) + 0.5

@@ -1,10 +1,10 @@
-"""What the codec is trained to keep.
+"""The codec's reconstruction and adversarial losses.
 
 A log-spectral distance alone makes noise too quiet: the best guess of a random level, in
 logarithms, lies below its mean. So besides log-mel spectra (timbre, attacks) there are linear
-ones (loud events count for what they are), levels of whole tiles of time and frequency (which
-noise can match without matching its phases), and the waveform itself below 300 Hz, where
-the ear follows it.
+ones (loud events get their weight), levels of whole tiles of time and frequency (which noise
+can match without matching its phases), and the waveform itself below 300 Hz, where the ear
+follows it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 POWER_FLOOR = 1e-7
-"""Added to powers before their logarithm; a full-scale sine has 0.25 in its bin."""
+"""Added to powers before taking logarithms; a full-scale sine has 0.25 in its bin."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One resolution: window of `n_fft` samples, `n_bands` mel bands; `tile` is the frames and
-    bands that a tile of the level loss spans."""
+    """One resolution: a window of `n_fft` samples, `n_bands` mel bands; `tile` is the number of
+    frames and bands in a tile of the level loss."""
 
     n_fft: int
     n_bands: int
@@ -34,19 +34,19 @@ class Scale:
 
 
 SCALES = (
-    # So many bands that below 1 kHz each is hardly more than a bin: tones stay tones.
+    # With so many bands, each is hardly more than a bin below 1 kHz: tones stay tones.
     Scale(2048, 200, (3, 8)),
     Scale(1024, 64, (3, 4)),
     Scale(512, 48, (4, 4)),
     Scale(256, 24, (4, 2)),
     Scale(128, 12, (6, 1)),
-    # Long enough to tell the pitches of a bass apart.
+    # Long enough to tell bass pitches apart.
     Scale(4096, 160, (2, 8)),
 )
 
 
 def mel_filters(sample_rate: int, n_fft: int, n_bands: int, low_hz: float = 20.0) -> Tensor:
-    """Triangular filters `[F, M]` on the mel scale, each over at least one bin."""
+    """Triangular filters `[F, M]` on the mel scale, each covering at least one bin."""
     high_hz = sample_rate / 2
     mels = torch.linspace(
         2595 * torch.log10(torch.tensor(1 + low_hz / 700)).item(),
@@ -72,9 +72,9 @@ class Spectra(nn.Module):
 
     Args:
         sample_rate: Hz.
-        phase_free: keeps from each scale but the longest what has less than a cycle in a window,
-            and some of what has less than two. A window of 8 ms follows the very cycles of an
-            808's 50 Hz, and a loss on it asks for their phase.
+        phase_free: filters out, at each scale but the longest, what has less than a cycle in a
+            window, and some of what has less than two. A window of 8 ms would follow the single
+            cycles of an 808's 50 Hz, and its loss would demand their phase.
     """
 
     def __init__(self, sample_rate: int, phase_free: bool = False) -> None:
@@ -88,7 +88,7 @@ class Spectra(nn.Module):
             self.register_buffer(f"window_{i}", torch.hann_window(scale.n_fft))
 
     def forward(self, waveform: Tensor) -> list[Tensor]:
-        """Powers `[B, frames, M]`, one a scale, of `waveform [B, N]`."""
+        """Powers `[B, frames, M]` at each scale of `waveform [B, N]`."""
         powers = []
         whole = torch.fft.rfft(waveform) if self.phase_free else None
         for i, scale in enumerate(SCALES):
@@ -110,8 +110,8 @@ class Spectra(nn.Module):
         return powers
 
     def _above(self, whole: Tensor, n_samples: int, cutoff_hz: float) -> Tensor:
-        """The waveform of a spectrum without what lies below the cutoff; whole from an octave above
-        it on."""
+        """The waveform of a spectrum after a high-pass: nothing below the cutoff, everything from
+        an octave above it."""
         frequencies = torch.fft.rfftfreq(n_samples, 1 / self.sample_rate)
         rise = (frequencies / cutoff_hz - 1.0).clamp(0.0, 1.0)
         return torch.fft.irfft(whole * (0.5 - 0.5 * torch.cos(torch.pi * rise)), n_samples)
@@ -122,19 +122,19 @@ def spectral_losses(decoded: list[Tensor], original: list[Tensor]) -> dict[str, 
 
     Returns:
         `log`: mean absolute difference of log amplitudes, in nepers; `linear`: difference of
-        amplitudes as a share of the original's; `level`: as `log`, of tiles' powers; `band`: as
-        `log`, of the powers of eight bands over the whole crop.
+        amplitudes as a share of the original's; `level`: like `log`, of tiles' powers; `band`:
+        like `log`, of the powers of eight bands over the whole crop.
     """
     log = linear = level = band = torch.zeros(())
     for scale, fake, real in zip(SCALES, decoded, original, strict=True):
         log = log + (log_amplitude(fake) - log_amplitude(real)).abs().mean()
         fake_amplitude, real_amplitude = (power.add(1e-10).sqrt() for power in (fake, real))
-        # Half of the reference is the batch's: else a silent crop outweighs all the others.
+        # Half of the reference is the batch's, or else a silent crop would outweigh the others.
         reference = real_amplitude.mean((1, 2), keepdim=True) + real_amplitude.mean() + 1e-4
         linear = linear + ((fake_amplitude - real_amplitude).abs() / (0.5 * reference)).mean()
         fake_tile, real_tile = (tiles(power, scale.tile) for power in (fake, real))
         level = level + (log_amplitude(fake_tile) - log_amplitude(real_tile)).abs().mean()
-        # Wide bands: over narrow ones a tone turned into noise would again come out too quiet.
+        # Wide bands: with narrow ones, a tone turned into noise would again come out too quiet.
         whole = (fake.shape[1], scale.n_bands // 8 or 1)
         fake_band, real_band = (tiles(power, whole) for power in (fake, real))
         band = band + (log_amplitude(fake_band) - log_amplitude(real_band)).abs().mean()
@@ -163,7 +163,7 @@ class LowPass(nn.Module):
     Args:
         sample_rate: Hz.
         cutoff_hz: -6 dB point.
-        stride: by which the rate is divided.
+        stride: divisor of the rate.
     """
 
     kernel: Tensor
@@ -185,7 +185,7 @@ class LowPass(nn.Module):
 
 def waveform_loss(decoded: Tensor, original: Tensor) -> Tensor:
     """Mean absolute difference of waveforms `[B, N]`, relative to the mean of the original's
-    own level and the batch's."""
+    level and the batch's."""
     reference = 0.5 * (original.abs().mean(1, keepdim=True) + original.abs().mean()) + 1e-3
     return ((decoded - original).abs() / reference).mean()
 
@@ -193,8 +193,8 @@ def waveform_loss(decoded: Tensor, original: Tensor) -> Tensor:
 class Discriminator(nn.Module):
     """Tells decoded from original log-mel spectra, patch by patch, at several scales.
 
-    It sees mel bands and not the spectrum itself: a thirtieth of the arithmetic, and enough to
-    punish what a mean error rewards, attacks and noise that are smoothed over.
+    It sees mel bands instead of the spectrum: a thirtieth of the arithmetic, and enough to punish
+    what a mean error rewards, namely smoothed attacks and noise.
     """
 
     def __init__(self, scales: tuple[int, ...] = (1, 2, 4), width: int = 24) -> None:
@@ -203,12 +203,12 @@ class Discriminator(nn.Module):
         self.nets = nn.ModuleList(_patch_net(width) for _ in scales)
 
     def forward(self, powers: list[Tensor]) -> list[list[Tensor]]:
-        """Mel powers of all scales, `[B, frames, M]`, to the layers' outputs `[B, C, .., ..]` of
-        each net; the last is the verdict, positive for original."""
+        """Takes mel powers of all scales, `[B, frames, M]`; returns the layers' outputs
+        `[B, C, .., ..]` of each net, the last of which is the verdict, positive for original."""
         outputs = []
         for scale, net in zip(self.scales, self.nets, strict=True):
             image = 0.25 * log_amplitude(powers[scale])[:, None] + 1.0
-            # What is plausible depends on the height, which a convolution doesn't know.
+            # What is plausible depends on frequency, which a convolution doesn't know.
             height = torch.linspace(-1.0, 1.0, image.shape[-1]).expand_as(image)
             hidden = torch.cat([image, height], dim=1)
             layers = []
@@ -250,7 +250,7 @@ def discriminator_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Te
 
 
 def generator_losses(real: list[list[Tensor]], fake: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
-    """Adversarial loss, and the distance of the discriminator's features, for the codec."""
+    """The codec's adversarial loss, and the distance of the discriminator's features."""
     adversarial = torch.stack([-f[-1].mean() for f in fake]).mean()
     terms = [
         (r - f).abs().mean() / r.abs().mean().clamp_min(1e-3)

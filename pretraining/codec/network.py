@@ -1,7 +1,7 @@
-"""The codec's shape, its first weights, and a faster way through it.
+"""The codec's architecture, its initial weights, and a faster forward pass.
 
-The parameters are those of transformers' EncodecModel throughout; only the way the training
-calls its layers is different.
+The parameters are always those of transformers' EncodecModel; training only calls its layers
+differently.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from transformers.models.encodec.modeling_encodec import (
 from musicgen_lora.model.configs import codec_config
 
 HOP = 640
-"""Samples of a frame."""
+"""Samples in a frame."""
 
 
 def small_codec_config() -> EncodecConfig:
     """MusicGen's 32 kHz EnCodec, smaller."""
-    # One LSTM layer and not two, to stay within 8 MB.
+    # One LSTM layer instead of two, to stay within 8 MB.
     return codec_config(hidden_size=64, num_filters=16, num_lstm_layers=1)
 
 
 def load_codec(folder: Path) -> EncodecModel:
-    """The codec of a folder in fp32, be it a codec's own or that of a whole MusicGen."""
+    """The codec in a folder, in fp32; the folder may hold a codec or a whole MusicGen."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config["model_type"] == "encodec":
         return EncodecModel.from_pretrained(folder, dtype=torch.float32)
@@ -44,7 +44,7 @@ def load_codec(folder: Path) -> EncodecModel:
 
 
 def codes(model: EncodecModel, samples: np.ndarray) -> np.ndarray:
-    """Codes `[K, T]` of `samples [N]`, as any user of the codec gets them."""
+    """The codes `[K, T]` of `samples [N]`, as any user of the codec gets them."""
     with torch.inference_mode():
         waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None, None]
         encoded = model.encode(waveform)
@@ -69,7 +69,7 @@ def decode(model: EncodecModel, states: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         # Eight bits of mantissa are fine inside, but audible in the samples themselves.
         hidden = F.pad(hidden.float(), (3, 3), mode="reflect")
-        # Fifteen more outputs, of zeros: a convolution to one channel is the slower one.
+        # Padded by fifteen outputs of zeros: a convolution to one channel is slower.
         return F.conv1d(hidden, F.pad(weight, (0, 0, 0, 0, 0, 15)))[:, 0] + bias
 
 
@@ -91,8 +91,8 @@ def _run(layers: list[nn.Module], hidden: Tensor) -> Tensor:
 
 
 def _conv(layer: EncodecConv1d, hidden: Tensor) -> Tensor:
-    """EncodecConv1d's forward without its arithmetic on tensors of one number, which costs a
-    third of the step; equal to it where the length is a multiple of the stride."""
+    """EncodecConv1d's forward without its arithmetic on scalar tensors, which costs a third of
+    the step; the result is the same if the length is a multiple of the stride."""
     conv = layer.conv
     assert isinstance(conv, nn.Conv1d)
     total = (conv.kernel_size[0] - 1) * conv.dilation[0] + 1 - conv.stride[0]
@@ -103,11 +103,11 @@ def _conv(layer: EncodecConv1d, hidden: Tensor) -> Tensor:
 
 @torch.no_grad()
 def initialise(model: EncodecModel) -> None:
-    """Weights that pass a signal on at its own level, and no biases.
+    """Initialises weights that preserve a signal's level, without biases.
 
     transformers' initialisation doesn't reach weights under weight norm, and torch's own
-    shrinks a quiet signal from layer to layer, until biases drown it: hundreds of steps are
-    lost before anything of the input arrives at the output.
+    shrinks a quiet signal from layer to layer until biases drown it: hundreds of steps would
+    be lost before the input has any effect on the output.
     """
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):

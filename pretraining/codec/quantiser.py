@@ -1,8 +1,8 @@
-"""The residual vector quantiser as it is while the codec trains.
+"""The residual vector quantiser for training the codec.
 
-transformers' EncodecModel can use codebooks but not learn them. Here they are running means
-of the vectors assigned to them (van den Oord et al. 2017, appendix A.1), begun by k-means,
-and an entry that nothing is assigned to any more is put where recent vectors are.
+transformers' EncodecModel can use codebooks but not learn them. Here entries are running means
+of the vectors assigned to them (van den Oord et al. 2017, appendix A.1), initialised by k-means,
+and an entry to which nothing is assigned any more is moved to recent vectors.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ from transformers import EncodecModel
 from transformers.models.encodec.modeling_encodec import EncodecEuclideanCodebook
 
 NOWHERE = 100.0
-"""Every coordinate of an entry that is not to be used; states are far smaller."""
+"""Every coordinate of an unused entry; states are far smaller."""
 N_REVIVED = 16
-"""Entries of a codebook that are moved at a time: each splits what another one stood for, and
-equal sounds are equal tokens only where entries stay what they are."""
+"""Entries of a codebook that are moved at a time: each takes over part of another's vectors, and
+equal sounds have equal tokens only while entries keep their meaning."""
 N_RECENT = 8192
-"""Vectors kept of each codebook's recent input: what dead entries are revived from."""
+"""Recent input vectors kept for each codebook, from which dead entries are revived."""
 
 
 class ResidualQuantiser(nn.Module):
-    """K codebooks in a row, each quantising what the ones before it left over.
+    """K codebooks in series, each quantising the residual of those before it.
 
     Args:
         n_codebooks: K.
         n_entries: V, entries of a codebook.
         width: D, dimension of the vectors.
-        decay: of the running means, a training step.
+        decay: of the running means, per training step.
         dead_share: an entry is dead when its running share of the assignments is below this
-            part of an even one.
-        n_live: entries of each codebook that may be used, V where None. The others lie where
-            nothing is.
+            fraction of an even share.
+        n_live: entries of each codebook that may be used (None: V). The others are out of reach.
     """
 
     embed: Tensor  # [K, V, D]
@@ -91,7 +90,7 @@ class ResidualQuantiser(nn.Module):
 
     @torch.no_grad()
     def initialise(self, vectors: Tensor, n_rounds: int = 8) -> None:
-        """Sets the codebooks by k-means of `vectors [N, D]`, codebook after codebook."""
+        """Initialises the codebooks one after another by k-means of `vectors [N, D]`."""
         residual = vectors
         for k in range(len(self.embed)):
             n_entries = self.n_live[k]
@@ -109,14 +108,14 @@ class ResidualQuantiser(nn.Module):
                     centres[~used] = residual[torch.randint(len(residual), (n_unused,))]
             self.embed[k] = NOWHERE
             self.embed[k, :n_entries] = centres
-            # As if each entry had been met as often as an average one is.
+            # As if each entry had been used as often as the average one.
             self.sizes[k, :n_entries] = 1.0
             self.sums[k, :n_entries] = centres
             residual = residual - centres[nearest(residual, centres)]
 
     @torch.no_grad()
     def revive(self) -> list[int]:
-        """Puts dead entries where recent vectors are; returns how many of each codebook."""
+        """Moves dead entries to recent vectors; returns how many in each codebook."""
         n_revived = []
         for k, recent in enumerate(self.recent):
             sizes = self.sizes[k, : self.n_live[k]]
@@ -124,8 +123,8 @@ class ResidualQuantiser(nn.Module):
             dead = (sizes < self.dead_share * mean_size).nonzero()[:N_REVIVED, 0]
             n_revived.append(len(dead))
             if len(dead) and len(recent):
-                # Those that are served worst come first: plain draws would mostly give more
-                # entries to silence, which one entry serves.
+                # The worst served vectors come first: uniform draws would mostly give more
+                # entries to silence, for which one entry is enough.
                 errors = (recent - self.embed[k][nearest(recent, self.embed[k])]).pow(2).sum(1)
                 drawn = torch.multinomial(errors + 1e-9, min(len(dead), len(recent)))
                 places = dead[: len(drawn)]
@@ -156,13 +155,13 @@ class ResidualQuantiser(nn.Module):
 
 
 def nearest(vectors: Tensor, entries: Tensor) -> Tensor:
-    """Index `[N]` of the entry `[V, D]` closest to each of `vectors [N, D]`."""
-    # The vectors' own length is the same for every entry and can stay out.
+    """The index `[N]` of the entry `[V, D]` closest to each of `vectors [N, D]`."""
+    # The vectors' own norm is the same for every entry and can be left out.
     return (entries.pow(2).sum(1) - 2.0 * vectors @ entries.T).argmin(1)
 
 
 def assigned(vectors: Tensor, indices: Tensor, n_entries: int) -> tuple[Tensor, Tensor]:
-    """Sum `[V, D]` and number `[V]` of the vectors `[N, D]` assigned to each entry."""
+    """The sum `[V, D]` and number `[V]` of the vectors `[N, D]` assigned to each entry."""
     sums = vectors.new_zeros(n_entries, vectors.shape[1]).index_add_(0, indices, vectors)
     sizes = vectors.new_zeros(n_entries).index_add_(0, indices, torch.ones(len(indices)))
     return sums, sizes

@@ -1,4 +1,4 @@
-"""How many tokens stay when a sound changes in a way that nobody hears, or hardly."""
+"""How many tokens stay the same when a sound changes inaudibly, or hardly audibly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MARGIN = round(0.02 * SAMPLE_RATE)
 
 
 def changed(samples: np.ndarray, change: str) -> tuple[np.ndarray, np.ndarray]:
-    """`samples [N]` without their margins, and the same changed; both of whole frames."""
+    """`samples [N]` without their margins, and a changed copy; both are whole frames long."""
     n = (len(samples) - 2 * MARGIN) // HOP * HOP
     plain = samples[MARGIN : MARGIN + n]
     if change.endswith("ms"):
@@ -26,7 +26,7 @@ def changed(samples: np.ndarray, change: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def equal_tokens(model: EncodecModel, clips: list[np.ndarray]) -> dict[str, list[float]]:
-    """Share of equal tokens, codebook by codebook, for each of `CHANGES`."""
+    """The share of equal tokens, codebook by codebook, for each of `CHANGES`."""
     equal: dict[str, list[np.ndarray]] = {change: [] for change in CHANGES}
     for samples in clips:
         plain = codes(model, changed(samples, CHANGES[0])[0])

@@ -1,7 +1,7 @@
-"""Threads to compute with on a machine that others use too.
+"""The number of threads to compute with on a shared machine.
 
-Two threads of which one waits for its core are far slower than one: every parallel loop ends
-when its slowest thread does.
+Two threads, one of which waits for its core, are far slower than one: every parallel loop ends
+only when its slowest thread does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 PROC_STAT = Path("/proc/stat")
 INTERVAL_S = 4.0
 SLACK = 0.35
-"""Share of a core that others may use while it still counts as free."""
+"""The share of a core that other processes may use while it still counts as free."""
 
 
 class ThreadChooser:
@@ -27,7 +27,7 @@ class ThreadChooser:
         self._last = (time.monotonic(), _busy_s(), time.process_time())
 
     def choose(self) -> None:
-        """Sets torch's number of threads by what has been seen since the last time."""
+        """Sets torch's number of threads by the load since the last call."""
         now = (time.monotonic(), _busy_s(), time.process_time())
         wall_s, busy_s, own_s = (new - old for new, old in zip(now, self._last, strict=True))
         if wall_s < INTERVAL_S or not PROC_STAT.exists():
@@ -39,7 +39,7 @@ class ThreadChooser:
 
 
 def _busy_s() -> float:
-    """Seconds of all cores' work since the machine started; 0 where Linux doesn't tell."""
+    """Busy seconds of all cores since the machine started; 0 if the system doesn't tell."""
     if not PROC_STAT.exists():
         return 0.0
     user, nice, system = PROC_STAT.read_text(encoding="ascii").split()[1:4]

@@ -3,9 +3,9 @@
     python -m pretraining.codec.train --recipe waveform     # work/codec_waveform
     python -m pretraining.codec.train --recipe consistent   # work/codec, from the first part's
 
-The first part learns to give the waveform back; the second lets go of its phase, so that equal
-sounds get equal tokens (see `consistency`). Started again, a part goes on where its newest
-checkpoint is. Each checkpoint also leaves a folder that `EncodecModel.from_pretrained` reads.
+The first part learns to reconstruct the waveform; the second lets go of its phase, so that equal
+sounds get equal tokens (see `consistency`). Run again, a part resumes from its newest checkpoint.
+With each checkpoint it also writes a folder for `EncodecModel.from_pretrained`.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ SPECTRAL = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one part of the training weighs, and for how long.
+    """The loss weights and schedule of one part of the training.
 
     Args:
         weights: of the losses; a waveform loss without one is not computed.
-        balance: at most, size of the states' gradient towards entries, the other copy's and
-            their own, of that of what is heard.
+        balance: largest size of the states' gradient towards entries (the other copy's and
+            their own) relative to that of the reconstruction.
         n_steps: of the part.
         lr: peak learning rate.
-        critic_from: step at which the critic begins to be heard.
-        quantise_from: step at which codebooks are begun, by k-means.
+        critic_from: step from which the critic counts.
+        quantise_from: step at which the codebooks are initialised by k-means.
         n_live: entries of each codebook that may be used.
-        start: folder of the codec that it begins with; None for none.
+        start: folder of the codec that it starts from; None for none.
         out: folder of the result.
     """
 
@@ -90,11 +90,11 @@ RECIPES = {
     ),
 }  # fmt: skip
 NUMBERS = ("n_steps", "quantise_from", "lr", "balance")
-"""What options may set of a recipe."""
+"""Fields of a recipe that options may set."""
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Warm-up, the peak, and over the last quarter a straight way down to a hundredth."""
+    """Warm-up, the peak, and a linear decay to a hundredth over the last quarter."""
     left = (recipe.n_steps - step) / (0.25 * recipe.n_steps)
     return recipe.lr * min(1.0, (step + 1) / 100) * min(1.0, max(0.01, left))
 
@@ -105,7 +105,7 @@ class Trainer:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.quantiser = ResidualQuantiser(4, 2048, 64, n_live=recipe.n_live)
-        # States that grow would carry the codebooks and the decoder off with them.
+        # Growing states would drag the codebooks and the decoder along.
         self.size = 1.0
         if recipe.start is None:
             self.model = EncodecModel(small_codec_config())
@@ -131,7 +131,7 @@ class Trainer:
 
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        """All that a checkpoint keeps."""
+        """Everything that a checkpoint holds."""
         return {
             "model": self.model,
             "quantiser": self.quantiser,
@@ -152,8 +152,8 @@ class Trainer:
         quantises = step >= self.recipe.quantise_from
         with torch.autocast("cpu", torch.bfloat16):
             states = encode(self.model, torch.cat([crops, copies]) if consistent else crops)
-        # The encoder's gradient is put together at the states: there the sizes of what asks for
-        # sound and of what asks for equal tokens can be compared.
+        # The encoder's gradient is combined at the states, where the sizes of the reconstruction's
+        # and of the consistency's parts can be compared.
         leaf = states.detach().requires_grad_()
         quantised, near = self._quantise(leaf, step)
         if consistent and quantises:
@@ -184,8 +184,8 @@ class Trainer:
     def _heard(
         self, quantised: Tensor, crops: Tensor, step: int, figures: dict[str, float]
     ) -> dict[str, Tensor]:
-        """The losses of what is decoded of the crops."""
-        # Every other step is enough for the critic to say its say, at half of the price.
+        """The losses of the decoded crops."""
+        # Every other step is enough for the critic, at half of the cost.
         use_critic = step >= self.recipe.critic_from // 2 and step % 2 == 0
         with torch.autocast("cpu", torch.bfloat16):
             decoded = decode(self.model, quantised)
@@ -233,7 +233,7 @@ class Trainer:
 
 
 def train(trainer: Trainer, source: CropSource, options: argparse.Namespace) -> None:
-    """The steps that are left of a part, with checkpoints and a line of figures now and then."""
+    """Runs the remaining steps of a part, with checkpoints and a line of figures now and then."""
     recipe, out = trainer.recipe, options.out
     checkpoints = run_folder(out)
     step, elapsed_s = load_newest(checkpoints, trainer.parts)
@@ -249,7 +249,7 @@ def train(trainer: Trainer, source: CropSource, options: argparse.Namespace) -> 
             crops, copies = pair(rng, source.batch(step, options.batch_size), Perturbation())
             figures = trainer.step(torch.from_numpy(crops), torch.from_numpy(copies), step)
             step += 1
-            # Entries revived at the very end would never find their place.
+            # Entries revived at the very end would have no time to settle.
             may_revive = recipe.quantise_from < step < 0.9 * recipe.n_steps
             if step % 25 == 0 and may_revive:
                 figures |= {f"revived_{k}": n for k, n in enumerate(trainer.quantiser.revive())}
@@ -267,7 +267,7 @@ def train(trainer: Trainer, source: CropSource, options: argparse.Namespace) -> 
 
 
 def run_folder(out: Path) -> Path:
-    """Where the checkpoints and figures of what ends in `out` are."""
+    """The folder for checkpoints and figures of the run whose result goes to `out`."""
     return out.with_name(out.name + "_run")
 
 
@@ -275,7 +275,7 @@ def main() -> None:
     options = parse_arguments()
     checkpoints = run_folder(options.out)
     if newest_step(checkpoints) >= options.recipe.n_steps:
-        # What was killed between its last checkpoint and its codec has yet to write the codec.
+        # A run killed between its last checkpoint and its export has yet to write the codec.
         trainer = Trainer(options.recipe)
         load_newest(checkpoints, trainer.parts)
         export(trainer.model, trainer.quantiser, options.out)
@@ -300,13 +300,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--recipe", choices=RECIPES, default="consistent")
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus" / "train")
     parser.add_argument("--beats-808", type=Path, default=WORK / "codec_808" / "train")
-    parser.add_argument("--start", type=Path, help="another codec to begin with")
+    parser.add_argument("--start", type=Path, help="another codec to start from")
     parser.add_argument("--out", type=Path, help="another folder for the result")
     parser.add_argument("--n-steps", type=int)
     parser.add_argument("--quantise-from", type=int)
     parser.add_argument("--lr", type=float)
     parser.add_argument("--balance", type=float)
-    parser.add_argument("--weights", type=json.loads, default={}, help="JSON: losses to weigh anew")
+    parser.add_argument(
+        "--weights", type=json.loads, default={}, help="JSON: loss weights to change"
+    )
     parser.add_argument("--save-minutes", type=float, default=5.0)
     parser.add_argument("--batch-size", type=int, default=8, help="crops of one second")
     parser.add_argument("--max-clips", type=int, default=1600)

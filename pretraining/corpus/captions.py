@@ -1,7 +1,7 @@
 """Captions of the pretraining corpus: the facts of a clip in varied words.
 
-Facts are dropped at random, as people do, but nothing false is said. The tempo stands in
-about five captions of six, the key in two of three.
+Facts are dropped at random, as people do, but nothing false is said. About five captions in six
+state the tempo, two in three the key.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ KEY_FORMS = ("{}", "{}", "in {}", "key of {}", "in the key of {}")
 
 
 class Wording:
-    """Draws of one caption."""
+    """The random draws for one caption."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -75,7 +75,7 @@ class Wording:
         return options[int(self.rng.integers(len(options)))]
 
     def named(self, word: str) -> str:
-        """The word or, in a third of the cases, one of its synonyms."""
+        """The word, or in a third of the cases one of its synonyms."""
         return self.pick(SYNONYMS[word]) if word in SYNONYMS and self.chance(0.35) else word
 
 
@@ -86,7 +86,7 @@ def captions(rng: np.random.Generator, clip: Clip, n: int) -> list[str]:
 
 def _caption(draw: Wording, clip: Clip) -> str:
     style = _style_word(draw, clip)
-    # In chords or a bass alone nobody would hear it.
+    # Nobody would hear it in chords or a bass alone.
     has_energy = clip.drums is not None or "lead" in clip.words
     said_energy = draw.chance(0.3 if clip.energy == "medium" else 0.75) and has_energy
     adjective = draw.pick(ENERGY_WORDS[clip.energy]) if said_energy else ""
@@ -116,7 +116,7 @@ def _caption(draw: Wording, clip: Clip) -> str:
 def _merged(
     draw: Wording, clip: Clip, subject: str, things: list[str], remarks: list[str], key: str
 ) -> str:
-    """The form in which audiocraft merges facts into a description."""
+    """The description in the form in which audiocraft merges facts into it."""
     text = ", ".join([_with(subject, things), *remarks]) + "."
     facts = [f"bpm: {clip.bpm}."] if draw.chance(0.85) else []
     facts += [f"key: {key}."] if key else []
@@ -129,7 +129,7 @@ def _merged(
 
 
 def _cased(draw: Wording, text: str, as_it_is: float = 0.72) -> str:
-    """The text as it is, with a capital, in lower case, or seldom in capitals throughout."""
+    """The text as it is, with a capital, in lower case, or rarely in all capitals."""
     if draw.chance(as_it_is):
         return text
     kind = float(draw.rng.random())
@@ -141,7 +141,7 @@ def _cased(draw: Wording, text: str, as_it_is: float = 0.72) -> str:
 def _style_word(draw: Wording, clip: Clip) -> str:
     names = (*STYLES[clip.style].names, "beat") if clip.drums else STYLES[clip.style].names
     if not clip.drums:
-        # "House beat" would be a lie where nothing is beaten.
+        # "House beat" would be wrong for a clip without drums.
         names = (*(name for name in names if not _names_drums(name)), "music")
     # The last, general word is rare; the first, plain name is the most frequent.
     shares = np.ones(len(names))
@@ -160,7 +160,7 @@ def _instruments(draw: Wording, clip: Clip) -> list[str]:
         return [draw.pick((f"solo {word}", f"only {word}", f"{word} alone", f"just {word}"))]
     said = [draw.named(word) for word in clip.words.values() if draw.chance(0.85)]
     if clip.drums and draw.chance(0.75):
-        # A plain "drums" says nothing beside "drums only".
+        # A plain "drums" adds nothing to "drums only".
         options = DRUM_WORDS[clip.drums.family][: -1 if clip.layers == "drums only" else None]
         said.append(draw.pick(options))
     said += [draw.named(word) for word in clip.drum_words if draw.chance(0.22)]
@@ -189,7 +189,7 @@ def _remarks(draw: Wording, clip: Clip) -> list[str]:
 
 
 def _absent(clip: Clip) -> list[tuple[str, float]]:
-    """What the whole track lacks, and how often that is said: often where it would be expected."""
+    """What the whole track lacks, and how often that is stated: often if it would be expected."""
     absent = [("hats", 0.9)] if clip.drums and not clip.has_hats else []
     if len(clip.parts) == 1:
         return absent

@@ -1,7 +1,7 @@
-"""Makes many kits of few: the same recordings tuned, shortened, filtered, driven and crushed.
+"""Makes many kits from few: the same recordings tuned, shortened, filtered, driven and crushed.
 
-Each clip colours its drums and its melodic parts anew, so that the model learns what a snare is
-and not which twenty there are.
+Each clip colours its drums and its melodic parts differently, so that the model learns what a snare
+is instead of twenty particular ones.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ NEUTRAL_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Colour:
-    """What is done to a sound, in this order.
+    """Processing of a sound, in this order.
 
     Args:
         semitones: tuning, by resampling.
-        decay_s: time constant of a decay laid over it; 0 leaves it.
-        low_hz: what lies below is cut; 0 for nothing.
-        high_hz: what lies above is cut; 0 for nothing.
-        peak_hz: middle of an octave-wide emphasis; 0 for none.
-        peak_db: of the emphasis.
+        decay_s: time constant of an added decay; 0 for none.
+        low_hz: high-pass cutoff; 0 for none.
+        high_hz: low-pass cutoff; 0 for none.
+        peak_hz: centre of an octave-wide boost; 0 for none.
+        peak_db: gain of the boost.
         drive: into a tanh; 0 is clean.
         n_bits: of a coarse quantiser; 0 for none.
     """
@@ -41,7 +41,7 @@ class Colour:
     n_bits: int = 0
 
     def __call__(self, sound: np.ndarray) -> np.ndarray:
-        """The coloured sound `[M]`, as loud at its peak as `sound [N]` was."""
+        """The coloured sound `[M]`, with the same peak as `sound [N]`."""
         peak = float(np.abs(sound).max(initial=0.0))
         if peak == 0.0:
             return sound
@@ -74,7 +74,7 @@ def drum_colours(rng: np.random.Generator, tracks: list[str]) -> dict[str, Colou
     """A colour for each drum; in a fifth of the clips none is changed."""
     if rng.random() < NEUTRAL_SHARE:
         return dict.fromkeys(tracks, Colour())
-    # What belongs to the whole kit, as if it had gone through one machine.
+    # Shared by the whole kit, as if it had gone through one machine.
     n_bits = int(rng.integers(6, 10)) if rng.random() < 0.12 else 0
     drive = float(rng.uniform(0.3, 3.0)) if rng.random() < 0.25 else 0.0
     return {track: _drum_colour(rng, track, n_bits, drive) for track in tracks}
@@ -99,8 +99,8 @@ def _drum_colour(rng: np.random.Generator, track: str, n_bits: int, drive: float
 
 
 def colour_808(rng: np.random.Generator, track: str) -> Colour:
-    """A colour for a sound of the 808 kit, for the codec alone: other machines, other recordings.
-    Unlike a drum of the corpus a kick may be tuned down here."""
+    """A colour for a sound of the 808 kit, for the codec only: other machines, other recordings.
+    Unlike a drum of the corpus, a kick may be tuned down here."""
     if rng.random() < NEUTRAL_SHARE:
         return Colour()
     drive = float(rng.uniform(0.3, 3.0)) if rng.random() < 0.3 else 0.0
@@ -109,7 +109,7 @@ def colour_808(rng: np.random.Generator, track: str) -> Colour:
 
 
 def melodic_colour(rng: np.random.Generator, part: str) -> Colour:
-    """A colour for a bass, chord or lead instrument; pitch is the notes' matter."""
+    """A colour for a bass, chord or lead instrument; the notes determine the pitch."""
     if rng.random() < 2 * NEUTRAL_SHARE:
         return Colour()
     lowest, highest = (500.0, 4000.0) if part == "bass" else (1200.0, 10000.0)

@@ -1,8 +1,8 @@
 """Composes a clip of the pretraining corpus.
 
-A clip is a window of a longer track: a pattern for the sequencer, the kit that plays it, where
-the window lies, and the facts that a caption may state because they are heard in it. Everything
-follows from the seed: composing again gives the same clip.
+A clip is a window of a longer track: a pattern for the sequencer, the kit that plays it, the
+window's position, and the facts that a caption may state because they can be heard in it.
+Everything follows from the seed: composing again gives the same clip.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from pretraining.corpus.sections import Section, arrange
 from pretraining.corpus.styles import AMBIENT_WEIGHTS, LAYER_WEIGHTS, LAYERS, STYLES, Style
 
 FRAMES_PER_MINUTE = 3000
-"""Frames of the codec."""
+"""Codec frames per minute."""
 FRAME_S = 60.0 / FRAMES_PER_MINUTE
 ON_GRID_SHARE = 0.2
-"""Share of clips whose beats last whole frames and whose hits begin with one: what repeats in them
-repeats in the codec's tokens, so that rhythm can be learnt there first."""
+"""Share of clips whose beats last whole frames and whose hits begin with a frame: in them,
+repetitions repeat the codec's tokens, so that the model can learn rhythm there first."""
 HALF_TIME_SHARE = 0.12
 SLOWEST, FASTEST = 60.0, 180.0
 
@@ -75,14 +75,14 @@ AUDIBLE_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Timing:
-    """When things sound.
+    """The timing of a clip.
 
     Args:
-        bpm: quarter notes a minute.
+        bpm: quarter notes per minute.
         swing: see `sequencer.Pattern`.
         humanise_ms: looseness of the playing.
-        on_grid: each hit begins with a frame of the codec.
-        is_half_time: the backbeat falls on beat 3 only.
+        on_grid: whether each hit begins with a codec frame.
+        is_half_time: whether the backbeat falls only on beat 3.
     """
 
     bpm: float
@@ -98,20 +98,20 @@ class Timing:
 
 @dataclass(frozen=True)
 class Clip:
-    """A composed clip: what sounds, and what may be said about it."""
+    """A composed clip: its sounds, and what a caption may say about it."""
 
     style: str
     pattern: Pattern
     kit: Kit
     timing: Timing
     start_s: float
-    """Where in the track its window begins."""
+    """The window's start in the track."""
     harmony: Harmony | None
     layers: str
     energy: str
     drums: DrumKit | None
     words: dict[str, str] = field(default_factory=dict)
-    """Instrument by part, of those that are heard: "bass", "chords", "lead", "percussion"."""
+    """Instruments by audible part: "bass", "chords", "lead", "percussion"."""
     drum_words: tuple[str, ...] = ()
     """The single drums and cymbals that a listener would notice."""
     has_hats: bool = True
@@ -121,7 +121,7 @@ class Clip:
 
     @property
     def bpm(self) -> int:
-        """As captions say it."""
+        """The tempo as stated in captions."""
         return round(self.timing.bpm)
 
     @property
@@ -137,12 +137,12 @@ class Clip:
 def compose(
     rng: np.random.Generator, duration_s: float, held_out: bool, style_name: str | None = None
 ) -> Clip:
-    """A clip of `duration_s`, of a style at random.
+    """Composes a clip of `duration_s` in a random style.
 
     Args:
         rng: decides everything.
         duration_s: of the window; the track is longer.
-        held_out: use the kits and presets of the validation split.
+        held_out: whether to use the kits and presets of the validation split.
         style_name: a key of `STYLES`; None draws one.
     """
     weights = np.array([style.weight for style in STYLES.values()])
@@ -196,7 +196,7 @@ def compose(
 
 
 def _window_of(rng: np.random.Generator, track: Clip, duration_s: float) -> Clip:
-    """A window of a track, with the words for what is heard in it, and the room that it is in."""
+    """A window of a track, with the words for what is heard in it, and its room."""
     start_s = float(rng.uniform(0.0, track.pattern.duration_s - duration_s))
     if track.timing.on_grid:
         start_s = FRAME_S * round(start_s / FRAME_S)
@@ -234,7 +234,7 @@ def _timing(rng: np.random.Generator, style: Style) -> Timing:
 
 
 def _modes(rng: np.random.Generator, style: Style) -> tuple[str, ...]:
-    # Most styles live in minor; keys are learnt where each of them is heard in both.
+    # Most styles are mostly minor; keys are learnt because each style is heard in both modes.
     return ("major", "mixolydian") if rng.random() < 0.25 else style.modes
 
 
@@ -278,7 +278,7 @@ def _drum_tracks(
     hats = _hat_bars(rng, groove.hats, energy) if has_hats else {}
     if not has_hats:
         first = {track: bars for track, bars in first.items() if track not in CYMBALS}
-    # The other variant keeps most of the first, as the second part of a song does.
+    # The other variant keeps most of the first, like the second part of a song.
     varied = {track: groove.core[track] for track in first if rng.random() < 0.4}
     second = first | choose(rng, varied, energy, foreign)
     other_hats = _hat_bars(rng, groove.hats, energy) if has_hats and rng.random() < 0.6 else hats

@@ -1,9 +1,9 @@
-"""Drum patterns of the pretraining corpus, one bar a grid, and how they vary from bar to bar.
+"""Drum patterns of the pretraining corpus, one bar per grid, and how they vary from bar to bar.
 
 A grid has a character for each sixteenth: "." is silence, "1" to "9" a stroke of that
-velocity in ninths. Each track of a groove has several grids, of which a clip takes one.
-There are no strokes shorter than a sixteenth anywhere: rolls of hi-hats belong to a style
-that this corpus leaves out.
+velocity in ninths. Each track of a groove has several grids, of which a clip uses one.
+No stroke is shorter than a sixteenth: hi-hat rolls belong to a style that this corpus
+leaves out.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ FILLS = [
 
 
 Bars = tuple[str, str]
-"""The grids of even and of odd bars; the same but in half time."""
+"""The grids of even and of odd bars, which are the same except in half time."""
 
 
 def choose(
@@ -181,13 +181,13 @@ def choose(
     energy: str,
     foreign: float = 0.0,
 ) -> dict[str, Bars]:
-    """One grid of each track.
+    """Chooses a grid for each track.
 
     Args:
-        rng: of the choice.
+        rng: makes the choice.
         options: grids by track.
         energy: of the clip, see `of_energy`.
-        foreign: odds that a track's grid comes from another style, or is changed by hand.
+        foreign: odds that a track's grid comes from another style, or is mutated.
     """
     chosen = {}
     for track, all_grids in options.items():
@@ -200,15 +200,15 @@ def choose(
 
 
 def of_energy(grids: Sequence[str], energy: str) -> list[str]:
-    """The grids that suit a clip's energy: of "sparse" the third with the fewest strokes, of
-    "energetic" that with the most, else all; so that the words can be heard."""
+    """The grids that suit a clip's energy: for "sparse" the third with the fewest strokes, for
+    "energetic" the third with the most, otherwise all; so that the words can be heard."""
     third = -(-len(grids) // 3)
     ordered = sorted(grids, key=lambda grid: len(grid) - grid.count(".") - grid.count("-"))
     return {"sparse": ordered[:third], "energetic": ordered[-third:]}.get(energy, list(grids))
 
 
 def _borrowed(rng: np.random.Generator, track: str, energy: str) -> str:
-    """A grid that any style has for the track."""
+    """A grid for the track from any style."""
     grids = of_energy(
         [
             grid
@@ -221,7 +221,7 @@ def _borrowed(rng: np.random.Generator, track: str, energy: str) -> str:
 
 
 def _mutated(rng: np.random.Generator, grid: str) -> str:
-    """The grid with a stroke or two moved, left out or added, but never without any."""
+    """The grid with a stroke or two moved, removed or added, but never empty."""
     strokes = list(grid)
     for _ in range(int(rng.integers(1, 4))):
         step, other = (int(s) for s in rng.integers(STEPS_PER_BAR, size=2))
@@ -233,7 +233,7 @@ def _mutated(rng: np.random.Generator, grid: str) -> str:
 
 
 def half_time(bars: dict[str, Bars]) -> dict[str, Bars]:
-    """Kick, snare and their like at half their speed, hats and cymbals as they were."""
+    """Kick, snare and the like at half speed; hats and cymbals unchanged."""
     slow = {}
     for track, (grid, other) in bars.items():
         stretched = "".join(symbol + "." for symbol in grid)
@@ -247,9 +247,9 @@ class Playing:
     """How a drummer plays.
 
     Args:
-        busyness: 0 leaves soft strokes out now and then, 1 adds ghost notes.
+        busyness: 0 drops soft strokes now and then, 1 adds ghost notes.
         fills: ends sections, and other bars now and then, with a fill.
-        crashes: may greet a section with a crash.
+        crashes: may start a section with a crash.
     """
 
     busyness: float
@@ -266,10 +266,10 @@ def play(
     """The drums of a track: its bars with small changes, section after section.
 
     Args:
-        rng: of the variation.
+        rng: draws the variation.
         variants: grids of the tracks, for sections of either variant.
         sections: of the track.
-        how: of the drummer.
+        how: the drummer's way of playing.
     """
     tracks: dict[str, list[Hit]] = {}
     fill = FILLS[int(rng.integers(len(FILLS)))]
@@ -298,7 +298,7 @@ def play(
 
 
 def _takes(rng: np.random.Generator, n_bars: int) -> list[int]:
-    """A seed for each bar's small changes: three bars alike, then another, as loops are made."""
+    """A seed for each bar's small changes: three equal bars, then a different one, as in loops."""
     main, other = (int(seed) for seed in rng.integers(2**31, size=2))
     return [other if bar % 4 == 3 else main for bar in range(n_bars)]
 
@@ -325,7 +325,7 @@ def _bar_hits(
 def percussion_hits(
     rng: np.random.Generator, word: str, sections: list[Section], busyness: float
 ) -> dict[str, list[Hit]]:
-    """The named extra layer, which plays where drums do; pairs of drums take turns."""
+    """The named extra layer, which plays whenever the drums do; pairs of drums alternate."""
     grids = PERCUSSION[word]
     grid = grids[int(rng.integers(len(grids)))]
     base = PERCUSSION_TRACKS.get(word, word)

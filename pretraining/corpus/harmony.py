@@ -1,7 +1,7 @@
 """Keys, chords, bass lines and melodies of the pretraining corpus, as hits of the sequencer.
 
 A scale degree counts from 0; degree 7 is the tonic an octave higher. A chord is the degree
-of its root; its third, fifth and seventh are taken from the scale, so nothing leaves the key.
+of its root; its third, fifth and seventh come from the scale, so nothing leaves the key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROGRESSIONS = {
     "dorian": [(0, 3), (0,), (0, 3, 0, 6), (0, 2, 3, 3)],
 }
 BASS_LOW, BASS_HIGH = 31, 42
-"""Where the root of the bass lies: G1 to F#2."""
+"""The range of the bass's root: G1 to F#2."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Harmony:
 
     @property
     def key(self) -> str:
-        """As the metadata writes it: "C# minor"."""
+        """The key as in the metadata, such as "C# minor"."""
         third = SCALES[self.mode][2]
         return f"{NOTE_NAMES[self.tonic]} {'minor' if third == 3 else 'major'}"
 
@@ -60,7 +60,7 @@ class Harmony:
 def random_harmony(
     rng: np.random.Generator, modes: tuple[str, ...], n_bars: int, extended: float
 ) -> Harmony:
-    """A key at random, and a progression that repeats over `n_bars`."""
+    """A random key, and a progression that repeats over `n_bars`."""
     mode = str(rng.choice(modes))
     options = PROGRESSIONS[mode]
     progression = options[int(rng.integers(len(options)))]
@@ -106,7 +106,7 @@ def chord_hits(
     """Chords on a rhythm: "x" strikes, "-" holds, "." is silence; one grid for all bars.
 
     Args:
-        rng: of grid and dynamics.
+        rng: draws grid and dynamics.
         harmony: the chords.
         grids: one-bar rhythms to choose from.
         low: the chord's lowest note is this MIDI note or up to 11 above.
@@ -132,7 +132,7 @@ def chord_hits(
 
 
 def arpeggio(rng: np.random.Generator, harmony: Harmony, spacing: int, low: int = 60) -> list[Hit]:
-    """The chord's notes one after the other, every `spacing` steps."""
+    """The chord's notes one after another, every `spacing` steps."""
     orders = [(0, 2, 4, 7), (0, 4, 7, 4), (7, 4, 2, 0), (0, 2, 4, 2), (0, 7, 4, 7)]
     order = orders[int(rng.integers(len(orders)))]
     hits = []
@@ -181,6 +181,6 @@ def _nearest_chord_tone(degree: int, chord: int) -> int:
 
 
 def _near(pitch: int, low: int, high: int) -> int:
-    """The pitch's octave that lies in `low` to `high` (12 notes)."""
+    """The pitch, moved by octaves into `low` to `high` (12 notes)."""
     pitch = low + (pitch - low) % 12
     return pitch if pitch <= high else pitch - 12

@@ -1,7 +1,7 @@
 """The sounds of the pretraining corpus: drum kits and melodic presets, none of them an 808.
 
 Drums come from the CC0 one-shots beside this file and from the FluidR3 soundfont (MIT), the
-melodic presets from FluidR3. Kits and presets marked `held_out` sound in validation only.
+melodic presets from FluidR3. Kits and presets marked `held_out` are used only in validation.
 
 Left out on purpose: `bd_808`, the soundfont's TR-808 kit and 808 tom, and every kick or bass
 hit whose energy stays below 60 Hz for long (`bd_boom`, `bd_pure`, `bd_klub`, `bd_mehackit`,
@@ -66,9 +66,9 @@ class DrumKit:
     Args:
         name: unique name.
         family: "acoustic", "electronic" or "brush"; styles choose by it.
-        program: soundfont preset that fills the tracks `overrides` lacks.
+        program: soundfont preset for the tracks that `overrides` lacks.
         overrides: pairs of a track and its CC0 one-shot.
-        held_out: sounds in validation only.
+        held_out: used only in validation.
     """
 
     name: str
@@ -80,7 +80,7 @@ class DrumKit:
 
 @dataclass(frozen=True)
 class Preset:
-    """A melodic preset: `word` is what captions call it, `low` and `high` its MIDI range."""
+    """A melodic preset: `word` is its name in captions, `low` and `high` its MIDI range."""
 
     word: str
     bank: int
@@ -201,7 +201,7 @@ PRESETS = [
     Preset("kalimba", 0, 108, 55, 88),
 ]
 ROOT_SPACING = 3
-"""Semitones between played notes; between them one is transposed by at most one or two."""
+"""Semitones between sampled notes; those in between are transposed by one or two at most."""
 
 
 def is_bass(preset: Preset) -> bool:
@@ -210,7 +210,7 @@ def is_bass(preset: Preset) -> bool:
 
 @cache
 def drum_sounds(kit: DrumKit) -> dict[str, np.ndarray]:
-    """Samples `[N]` by track at 32 kHz, levelled so that role gains mean the same in all kits."""
+    """Samples `[N]` by track at 32 kHz, levelled so that gains mean the same in all kits."""
     ordered = sorted(GM_NOTES.values())
     played = notes(NOTES_DIR, DRUM_BANK, kit.program, ordered, 0.5, 3.0)
     overrides = dict(kit.overrides)
@@ -227,7 +227,7 @@ def drum_voice(kit: DrumKit, track: str, colour: Colour) -> Voice:
 
 
 def melodic_voice(preset: Preset, colour: Colour) -> Voice:
-    """Plays any pitch of a preset; transposed and coloured notes are kept for the next hit."""
+    """Plays any pitch of a preset; transposed and coloured notes are cached for the next hit."""
     bank = note_bank(preset)
     coloured: dict[int, np.ndarray] = {}
 
@@ -248,7 +248,7 @@ def note_bank(preset: Preset) -> dict[int, np.ndarray]:
     roots = list(range(preset.low, preset.high + 1, ROOT_SPACING))
     hold_s, slot_s = (BASS_HOLD_S, BASS_SLOT_S) if is_bass(preset) else (HOLD_S, SLOT_S)
     played = notes(NOTES_DIR, preset.bank, preset.program, roots, hold_s, slot_s)
-    # Some pads of the soundfont carry an offset as strong as their tone.
+    # Some pads of the soundfont have a DC offset as strong as their tone.
     rumble = butter(2, 30.0, "highpass", fs=SAMPLE_RATE, output="sos")
     played = np.asarray(sosfilt(rumble, played, axis=1), dtype=np.float32)
     loudness = float(np.median([_loudness(note, 0.2) for note in played]))
@@ -276,7 +276,7 @@ def _transposed(bank: dict[int, np.ndarray], preset: Preset, pitch: int) -> np.n
 
 
 def _release(sound: np.ndarray, n_held: int, release_s: float, sample_rate: int) -> np.ndarray:
-    """`sound` let go after `n_held` samples: an exponential decay of `release_s` follows."""
+    """`sound` released after `n_held` samples, with an exponential decay of `release_s`."""
     n_release = round(release_s * sample_rate)
     cut = fade_out(sound, n_held + n_release, sample_rate).copy()
     tail = cut[n_held:]
@@ -297,14 +297,14 @@ def _loudness(sound: np.ndarray, window_s: float) -> float:
 
 
 def _level_drum(sound: np.ndarray) -> np.ndarray:
-    # Between equal peak and equal loudness: a click must not tower, a long crash not roar.
+    # Between equal peak and equal loudness: clicks must not stick out, nor long crashes dominate.
     peak = float(np.abs(sound).max(initial=1e-6))
     gain = 0.9 / peak
     return sound * gain * min(1.6, (0.25 / max(_loudness(sound * gain, 0.06), 1e-4)) ** 0.5)
 
 
 def _trim_end(sound: np.ndarray) -> np.ndarray:
-    """Drops the part that is 60 dB below the peak, and fades into the cut."""
+    """Drops the end that is 60 dB below the peak, and fades out to the cut."""
     loud = np.flatnonzero(np.abs(sound) > 1e-3 * np.abs(sound).max(initial=1e-9))
     n_kept = int(loud[-1]) + 1 if len(loud) else 1
     return fade_out(sound, n_kept, SAMPLE_RATE).astype(np.float32)

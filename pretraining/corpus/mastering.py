@@ -1,4 +1,4 @@
-"""What happens to a rendered mix: a room, a lo-fi colour, the final level."""
+"""Processing of a rendered mix: a room, a lo-fi colour, the final level."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PEAK_DB = -1.0
 def master(
     mix: np.ndarray, sample_rate: int, *, room: float, is_lofi: bool, seed: int
 ) -> np.ndarray:
-    """A mix `[N]` made to sound like a record.
+    """Makes a mix `[N]` sound like a record.
 
     Args:
         mix: mono samples.
         sample_rate: Hz.
         room: share of reverberation, 0 to 1.
-        is_lofi: cut treble and add a little noise.
-        seed: of the room and the noise.
+        is_lofi: whether to cut treble and add a little noise.
+        seed: for the room and the noise.
 
     Returns:
         `[N]` float32, its peak at -1 dBFS; silence stays silence.
@@ -45,7 +45,7 @@ def _room_response(index: int, sample_rate: int) -> np.ndarray:
     decay_s = (0.3, 0.45, 0.6, 0.9, 1.3, 1.8)[index]
     time_s = np.arange(round(decay_s * sample_rate)) / sample_rate
     noise = rng.normal(size=len(time_s)) * np.exp(-6.9 * time_s / decay_s)
-    # Bass in a reverb only makes mud; the highest treble dies first in a real room.
+    # Bass in a reverb only makes mud; in a real room the highest treble dies away first.
     noise = sosfilt(butter(2, [250.0, 6500.0], "bandpass", fs=sample_rate, output="sos"), noise)
     noise = np.concatenate([np.zeros(round(0.012 * sample_rate)), noise])
     return noise / np.sqrt(np.square(noise).sum())

@@ -1,7 +1,7 @@
 """Renders the pretraining corpus: `python -m pretraining.corpus.render`.
 
-Clips already on disk are kept, so an interrupted run is continued by the same command. A clip
-depends on the seed, its split and its number only.
+Clips already on disk are kept, so the same command resumes an interrupted run. A clip depends only
+on the seed, its split and its number.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pretraining.paths import WORK
 SPLITS = ("train", "validation")
 N_CAPTIONS = 4
 CHUNK = 25
-"""Clips that a process takes at a time."""
+"""Clips in one process's job."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Job:
 
 
 def clip_rng(job: Job, index: int, stream: int) -> np.random.Generator:
-    """Streams: 0 composes, 1 words captions, 2 mixes; changing one leaves the others alone."""
+    """A random stream: 0 composes, 1 words captions, 2 mixes; they don't affect each other."""
     return np.random.default_rng([job.seed, SPLITS.index(job.split), index, stream])
 
 
 def render_job(job: Job) -> list[dict[str, Any]]:
-    """Renders what is missing of a job; metadata rows of all its clips."""
+    """Renders a job's missing clips; returns the metadata rows of all its clips."""
     rows = []
     for index in range(job.start, job.stop):
         held_out = job.split == "validation"
@@ -71,7 +71,7 @@ def render_job(job: Job) -> list[dict[str, Any]]:
 
 
 def _sound(rng: np.random.Generator, clip: Clip, duration_s: float) -> np.ndarray:
-    """The clip's window `[N]`; what began before it rings into it."""
+    """The clip's window `[N]`; earlier sounds ring into it."""
     drive = float(rng.uniform(0.2, 1.5)) if rng.random() < 0.5 else 0.0
     seed = int(rng.integers(2**31))
     pattern = on_frames(clip.pattern) if clip.timing.on_grid else clip.pattern
@@ -83,8 +83,8 @@ def _sound(rng: np.random.Generator, clip: Clip, duration_s: float) -> np.ndarra
 
 
 def on_frames(pattern: Pattern) -> Pattern:
-    """The pattern with every hit at the start of the codec's nearest frame, swing included: a
-    sound that falls into a frame at another place has other tokens."""
+    """The pattern with every hit moved to the start of the nearest codec frame, swing included: a
+    sound at another position within a frame has other tokens."""
     step_s = 15.0 / pattern.bpm
     tracks = {}
     for track, hits in pattern.tracks.items():
@@ -104,7 +104,7 @@ def write_clip(path: Path, samples: np.ndarray) -> None:
 
 
 def metadata_row(audio: str, texts: list[str], clip: Clip, job: Job, index: int) -> dict[str, Any]:
-    """What metadata.json says of a clip."""
+    """A clip's row in metadata.json."""
     tags = [clip.style, clip.layers, clip.energy]
     tags += ["no hats"] if clip.drums and not clip.has_hats else []
     tags += ["lo-fi"] if clip.is_lofi else []
@@ -117,7 +117,7 @@ def metadata_row(audio: str, texts: list[str], clip: Clip, job: Job, index: int)
         "split": job.split,
         "bpm": clip.timing.bpm,
         "on_grid": clip.timing.on_grid,
-        # `start_s` is the dataset's own word: that a clip is a part of its file, from there on.
+        # `start_s` already has a meaning in datasets: where in its file a clip begins.
         "track_start_s": round(clip.start_s, 3),
         "first_bar_s": round(-clip.start_s % (240.0 / clip.timing.bpm), 4),
         "key": clip.harmony.key if clip.harmony else None,
@@ -130,7 +130,7 @@ def metadata_row(audio: str, texts: list[str], clip: Clip, job: Job, index: int)
 
 
 def render_808_job(job: Job) -> list[dict[str, Any]]:
-    """Like `render_job`, with the beats that only the codec may hear."""
+    """Like `render_job`, but for the beats that only the codec may hear."""
     rows = []
     for index in range(job.start, job.stop):
         seeds = (job.seed, SPLITS.index(job.split), index)
@@ -147,7 +147,7 @@ def render_808_job(job: Job) -> list[dict[str, Any]]:
 
 
 def coloured_beat(rng: np.random.Generator, beat: Beat, seed: int) -> np.ndarray:
-    """A beat `[N]`: half of them on the 808 kit as it is, the others on what it is coloured to."""
+    """A beat `[N]`: half of them on the plain 808 kit, the others on a coloured one."""
     if rng.random() < 0.5:
         return render_beat(beat, SAMPLE_RATE, seed=seed)[0]
     kit = load_kit808(SAMPLE_RATE, bass_decay_s=beat.bass_decay_s, bass_drive=beat.bass_drive)
@@ -168,7 +168,7 @@ def _coloured(voice: Voice, colour: Colour) -> Voice:
 def render_all(
     worker: Callable[[Job], list[dict[str, Any]]], jobs: list[Job], n_processes: int, what: str
 ) -> list[dict[str, Any]]:
-    """Runs jobs in processes and prints progress; rows in the order of the clips."""
+    """Runs jobs in processes and prints progress; returns the rows in the order of the clips."""
     rows: dict[int, list[dict[str, Any]]] = {}
     n_clips, n_done, started = sum(job.stop - job.start for job in jobs), 0, time.monotonic()
     with ProcessPoolExecutor(n_processes) as pool:
@@ -182,7 +182,7 @@ def render_all(
 
 
 def jobs_of(out_dir: Path, counts: dict[str, int], seed: int, duration_s: float) -> Iterator[Job]:
-    # Validation first: it is small, and whoever waits for the corpus can look at it early.
+    # Validation first: it is small, and can be inspected while the rest is rendered.
     for split in reversed(SPLITS):
         (out_dir / split).mkdir(parents=True, exist_ok=True)
         for start in range(0, counts[split], CHUNK):
@@ -238,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _render_extra808(options: argparse.Namespace) -> int:
     out_dir = WORK / "codec_808"
     counts = {"train": options.extra808, "validation": max(1, options.extra808 * 2 // 25)}
-    # Far from the small seeds that example data is made with.
+    # Far from the small seeds of the example data.
     seed = 808_000_000 + options.seed
     jobs = list(jobs_of(out_dir, counts, seed, options.duration_s))
     rows = render_all(render_808_job, jobs, options.n_processes, "808 clips")

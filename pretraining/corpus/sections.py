@@ -15,7 +15,7 @@ class Section:
     Args:
         start: first bar.
         n_bars: how many.
-        variant: 0 or 1, which of the track's two sets of grids is played.
+        variant: 0 or 1: which of the track's two sets of grids is played.
         resting: parts that don't play: "kick", "drums", "bass", "chords", "lead".
     """
 
@@ -38,20 +38,20 @@ RESTS = (
     ({"chords", "lead"}, 1.5),
     ({"bass", "kick"}, 1.0),
 )
-"""What may rest for a section, and how likely each is."""
+"""Parts that may rest for a section, and how likely each is."""
 
 
 def arrange(
     rng: np.random.Generator, n_bars: int, bar_s: float, parts: Collection[str], develops: float
 ) -> list[Section]:
-    """The sections of a track, without a gap.
+    """The sections of a track, without gaps.
 
     Args:
-        rng: of lengths, variants and rests.
+        rng: draws lengths, variants and rests.
         n_bars: of the whole track.
         bar_s: length of a bar; sections last some 6 to 18 seconds.
-        parts: which the track has.
-        develops: 0 plays on and on, 1 changes with nearly every section.
+        parts: those of the track.
+        develops: 0 never changes, 1 changes with nearly every section.
     """
     lengths = [n for n in (2, 4, 8, 16) if 6.0 <= n * bar_s <= 18.0] or [4]
     sections: list[Section] = []
@@ -69,7 +69,7 @@ def arrange(
 
 
 def _rest(rng: np.random.Generator, parts: Collection[str]) -> frozenset[str]:
-    """Something that rests, so that another part is left to play on."""
+    """Parts that rest, so that at least one other part plays on."""
     sounding = {*parts, "kick"} if "drums" in parts else set(parts)
     options = [
         (frozenset(rest), weight)

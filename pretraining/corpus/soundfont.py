@@ -1,7 +1,7 @@
-"""Single notes of a General MIDI soundfont, played by fluidsynth and kept on disk.
+"""Single notes of a General MIDI soundfont, rendered by fluidsynth and cached on disk.
 
-One MIDI file per preset holds its notes one after the other, far enough apart to ring out;
-fluidsynth renders it and the result is cut into notes.
+A MIDI file per preset holds its notes one after another, far enough apart to ring out;
+fluidsynth renders it, and the result is cut into notes.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ SAMPLE_RATE = 32000
 DEFAULT_SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
 INSTALL_HINT = "install it with: apt install fluidsynth fluid-soundfont-gm"
 TICKS_PER_S = 960
-"""At MIDI's default tempo (120 bpm) and 480 ticks a quarter note."""
+"""At MIDI's default tempo (120 bpm) and 480 ticks per quarter note."""
 DRUM_BANK = 128
 
 
 class SoundfontError(RuntimeError):
-    """fluidsynth or the soundfont is missing, or a preset could not be played."""
+    """fluidsynth or the soundfont is missing, or a preset could not be rendered."""
 
 
 def soundfont_path() -> Path:
-    """The soundfont: `$SOUNDFONT`, or where Debian's package puts FluidR3."""
+    """The soundfont: `$SOUNDFONT`, or FluidR3 where Debian's package installs it."""
     path = Path(os.environ.get("SOUNDFONT", DEFAULT_SOUNDFONT))
     if not path.is_file():
         raise SoundfontError(f"no soundfont at {path}; {INSTALL_HINT}")
@@ -39,7 +39,7 @@ def soundfont_path() -> Path:
 def notes(
     cache_dir: Path, bank: int, program: int, pitches: list[int], hold_s: float, slot_s: float
 ) -> np.ndarray:
-    """Each pitch played once, from the cache if it is there.
+    """Plays each pitch once, or reads the notes from the cache.
 
     Args:
         cache_dir: folder of the `.npy` files.
@@ -50,7 +50,7 @@ def notes(
         slot_s: length of each result; longer than `hold_s`, so that the release fits.
 
     Returns:
-        `[n_pitches, slot_s * 32000]` float32, memory-mapped, mono, starting at the stroke.
+        `[n_pitches, slot_s * 32000]` float32, memory-mapped, mono, starting at the onset.
     """
     span = f"{pitches[0]}-{pitches[-1]}-{len(pitches)}"
     path = cache_dir / f"{bank:03d}-{program:03d}-{span}-{hold_s:g}-{slot_s:g}.npy"
@@ -101,14 +101,14 @@ def _midi_file(bank: int, program: int, pitches: list[int], hold_s: float, slot_
     for index, pitch in enumerate(pitches):
         track += _delta(rest if index else 0) + bytes([0x90 | channel, pitch, 104])
         track += _delta(hold) + bytes([0x80 | channel, pitch, 0])
-    # The end of the track lies after the last note's release, or it would be cut off.
+    # The track ends after the last note's release, which would otherwise be cut off.
     track += _delta(rest) + b"\xff\x2f\x00"
     header = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 480)
     return header + b"MTrk" + struct.pack(">I", len(track)) + track
 
 
 def _delta(ticks: int) -> bytes:
-    """A time difference as MIDI's variable-length number."""
+    """A time difference as a MIDI variable-length number."""
     groups = [ticks & 0x7F]
     while ticks := ticks >> 7:
         groups.append(0x80 | (ticks & 0x7F))

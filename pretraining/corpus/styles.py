@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Style:
-    """What is typical of a style. Grids are those of `harmony` and `grooves`."""
+    """What is typical of a style. Grids are as in `harmony` and `grooves`."""
 
     names: tuple[str, ...]
     bpm: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Beats that neither codec nor language model has heard the like of, to measure the codec on.
+"""Beats unlike any that codec or language model have heard, to measure the codec on.
 
     python -m pretraining.corpus.unheard                # work/codec_unheard: 3 x 16 clips
 
@@ -7,7 +7,7 @@
 - `trap`: the same kind of beats with booming kicks, a recorded bass and electronic hits;
 - `boom_bap`: the corpus's own style with a soft studio kit and instruments left out of it.
 
-All their one-shots and presets are in no kit of the corpus.
+None of their one-shots and presets is in a kit of the corpus.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ KITS = {
     },
 }  # fmt: skip
 OTHER_TRACKS = ("elec_tick", -14.0)
-"""What plays a track that a kit doesn't name."""
+"""The sound for tracks that a kit doesn't name."""
 SUB_ROOTS = {"808": 26.0, "trap": 36.0}
 PRESETS = {
     "bass": Preset("contrabass", 0, 43, 28, 55),
@@ -61,7 +61,7 @@ PRESETS = {
 
 
 def beat_808(kit_name: str, index: int) -> np.ndarray:
-    """A beat `[N]` of the project's composer on another kit."""
+    """A beat `[N]` by the project's composer on another kit."""
     beat: Beat = make_beat((SEED, index, len(kit_name)), duration_s=1.5 * DURATION_S)
     channels = {}
     for track in beat.pattern.tracks:
@@ -79,7 +79,7 @@ def beat_808(kit_name: str, index: int) -> np.ndarray:
 
 
 def boom_bap(index: int) -> np.ndarray:
-    """A boom bap clip `[N]` of the corpus's composer on other sounds."""
+    """A boom bap clip `[N]` by the corpus's composer with other sounds."""
     rng = np.random.default_rng((SEED, index))
     clip = compose(rng, DURATION_S, held_out=True, style_name="boom bap")
     channels = {}
@@ -111,7 +111,7 @@ MAKERS: dict[str, Callable[[int], np.ndarray]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out_dir", type=Path, default=WORK / "codec_unheard")
-    parser.add_argument("--n_clips", type=int, default=16, help="of each kind")
+    parser.add_argument("--n_clips", type=int, default=16, help="clips of each kind")
     options = parser.parse_args()
     for kind, maker in MAKERS.items():
         folder = options.out_dir / kind
