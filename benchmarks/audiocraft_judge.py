@@ -1,4 +1,4 @@
-"""Whether audiocraft's own code makes of an export what transformers makes of the same model.
+"""Whether audiocraft's own code gives the same results for an export as transformers for the model.
 
     python -m venv acv && acv/bin/pip install torch==2.13.0 numpy safetensors transformers==5.23.0
     acv/bin/pip install --no-deps audiocraft==1.3.0 flashy==0.0.2 dora-search==0.1.13 \\
@@ -11,11 +11,11 @@
 
 It needs an environment of its own, since audiocraft's pins are old. Both sides get the same random
 codes and captions, clip by clip: in a batch audiocraft attends to padded text, and transformers
-doesn't. audiocraft loads the two files by its own loaders, and the text encoder from the folder
-that the export brings; what it imports at its top and a loss doesn't run (xformers,
-spacy, torchaudio, demucs) is replaced by stubs. Of a melody model the tune is given as pitch
-classes: what audiocraft hears in audio is not compared. Prints one JSON object; exits with 1 where
-loss, decoded audio or codes differ by more than --tolerance.
+doesn't. audiocraft loads the two files with its own loaders, and the text encoder from the exported
+folder; modules that it imports but a loss doesn't need (xformers, spacy, torchaudio, demucs) are
+replaced by stubs. For a melody model the tune is given as pitch classes: what audiocraft hears in
+audio is not compared. Prints one JSON object; exits with 1 if loss, decoded audio or codes differ
+by more than --tolerance.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SEED = 0
 
 
 class _Stub(types.ModuleType):
-    """Any name asked of it is an empty class, enough for `from x import Y` and `class Z(x.Y)`."""
+    """Every attribute is an empty class, which is enough for `from x import Y`, `class Z(x.Y)`."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -57,7 +57,7 @@ class _Stub(types.ModuleType):
 
 
 class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives stubs of what is not installed."""
+    """Imports stubs for modules that are not installed."""
 
     def __init__(self) -> None:
         self._names = {name for name in HEAVY if importlib.util.find_spec(name) is None}
@@ -65,7 +65,8 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname.split(".")[0] not in self._names:
             return None
-        # xformers is no package here, so that its profiler fails to import, as audiocraft expects.
+        # xformers is not a package here, so that importing its profiler fails, as audiocraft
+        # expects.
         return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname != "xformers")
 
     def create_module(self, spec: Any) -> Any:
@@ -79,13 +80,13 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class _Stems(torch.nn.Module):
-    """In demucs' place, as far as a conditioner asks when it is made."""
+    """Replaces demucs, as far as a conditioner needs it at its construction."""
 
     sources = ("drums", "bass", "other", "vocals")
 
 
 class _Spectrogram(torch.nn.Module):
-    """torchaudio's, as far as its window is among the weights and its frames are counted."""
+    """Replaces torchaudio's, whose window is among the weights and whose frames are counted."""
 
     def __init__(self, n_fft: int, win_length: int, hop_length: int, **_: Any) -> None:
         super().__init__()
@@ -99,7 +100,7 @@ class _Spectrogram(torch.nn.Module):
 
 
 def stub_heavy_imports() -> None:
-    """Puts stubs where audiocraft's imports lead."""
+    """Installs stubs for audiocraft's imports."""
     sys.meta_path.append(_Stubs())
     pretrained: Any = importlib.import_module("demucs.pretrained")
     transforms: Any = importlib.import_module("torchaudio.transforms")
@@ -114,7 +115,7 @@ def stub_heavy_imports() -> None:
 
 
 def load_hf(folder: Path) -> Any:
-    """A MusicGen by transformers, float32."""
+    """Loads a MusicGen with transformers, in float32."""
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     classes: dict[str, Any] = {
         "musicgen": MusicgenForConditionalGeneration,
@@ -126,7 +127,7 @@ def load_hf(folder: Path) -> Any:
 
 
 def load_export(folder: Path, width: int) -> tuple[Any, Any]:
-    """Language model and codec by audiocraft's loaders, from within the folder as its card says."""
+    """Loads language model and codec with audiocraft's loaders, as the folder's card says."""
     loaders = importlib.import_module("audiocraft.models.loaders")
     builders = importlib.import_module("audiocraft.models.builders")
     conditioners = importlib.import_module("audiocraft.modules.conditioners")
@@ -146,7 +147,7 @@ def load_export(folder: Path, width: int) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def loss_by_audiocraft(lm: Any, codes: torch.Tensor, caption: str, tune: Any) -> float:
-    """The loss of its solver, of one clip `[1, K, T]`."""
+    """The loss by audiocraft's solver for one clip `[1, K, T]`."""
     solver = importlib.import_module("audiocraft.solvers.musicgen").MusicGenSolver
     provider = lm.condition_provider
     words = provider.conditioners["description"]
@@ -161,7 +162,7 @@ def loss_by_audiocraft(lm: Any, codes: torch.Tensor, caption: str, tune: Any) ->
 
 @torch.no_grad()
 def loss_by_transformers(model: Any, tokens: Any, codes: torch.Tensor, tune: Any) -> float:
-    """The loss of its own forward pass, whose labels are delayed by hand."""
+    """The loss by transformers' own forward pass, with labels delayed by hand."""
     decoder = model.config.decoder
     _, n_codebooks, n_frames = codes.shape
     labels = torch.full((1, n_frames, n_codebooks), -100)
@@ -176,7 +177,7 @@ def loss_by_transformers(model: Any, tokens: Any, codes: torch.Tensor, tune: Any
 
 @torch.no_grad()
 def codec_differences(model: Any, codec: Any, codes: torch.Tensor) -> dict[str, float]:
-    """Differences of decoded audio, and the share of codes of noise that are not the same."""
+    """The differences of decoded audio, and the share of codes for noise that differ."""
     own, n_sides = model.audio_encoder, model.config.decoder.audio_channels
     sides = [codes[:, side::n_sides] for side in range(n_sides)]
     audio = torch.cat([own.decode(c[None], [None]).audio_values for c in sides], 1)

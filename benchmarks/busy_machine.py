@@ -1,15 +1,15 @@
-"""How much slower a busy machine makes us, by the way in which OpenMP's threads wait: decoding and
-training with the cores to ourselves and beside another process, side by side in one run.
+"""How much a busy machine slows us down, depending on how OpenMP's threads wait: decoding and
+training with the cores to ourselves and beside another process, compared in one run.
 
     python benchmarks/busy_machine.py                     # tiny-beats, some minutes
     python benchmarks/busy_machine.py --works decode:8 --waits default spin-1000 ours
     python benchmarks/busy_machine.py --n_others 2 --shape small --n_layers 4 --n_steps 20
 
-Each figure is of a process of its own, since OpenMP reads its settings once. All combinations are
-measured in turns, so that a slow minute of the machine hits each of them; the median of the turns
-is printed. Busy has `--n_others` processes beside it that do nothing but count. Whether idle was
-idle is up to you: what other programs took of the cores meanwhile is printed, and where that isn't
-near 0, the idle column is of a busy machine too.
+Each figure comes from a process of its own, since OpenMP reads its settings once. All combinations
+are measured in turns, so that a slow minute of the machine hits each of them; the median over the
+turns is printed. "Busy" means beside `--n_others` processes that do nothing but loop. Whether
+"idle" was idle is up to you: the load of other programs meanwhile is printed, and if that isn't
+near 0, the idle column is for a busy machine too.
 
 `ours` is what the commands do: a bounded spin, and one thread for decoding with a small model.
 """
@@ -44,7 +44,7 @@ WAITS: dict[str, dict[str, str]] = {
     "ours": bounded_spinning({}),
 }
 WORKS = ["decode:1", "decode:8", "train:4"]
-"""What is done, with how many clips at once."""
+"""Kinds of work, and the number of clips at once."""
 CLIP_S = 10.0
 """Length of the clips that are trained on."""
 
@@ -98,7 +98,7 @@ def run_work(options: argparse.Namespace) -> dict[str, float]:
 
 
 def run_apart(options: argparse.Namespace, work: str, wait: str) -> dict[str, float]:
-    """`run_work` in a process whose threads wait in the given way."""
+    """Runs `run_work` in a process whose threads wait in the given way."""
     command = [sys.executable, __file__, "--work", work, "--wait", wait]
     command += ["--shape", options.shape, "--n_steps", str(options.n_steps)]
     if options.n_layers:
@@ -129,8 +129,7 @@ def others_at_work(n_others: int) -> Iterator[None]:
 
 
 def cores_time_s() -> tuple[float, float]:
-    """Seconds that the cores have worked for anybody, and for this benchmark; (0, 0) where the
-    system doesn't tell."""
+    """CPU seconds of all processes, and of this benchmark; (0, 0) if the system doesn't tell."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0, 0.0
@@ -141,7 +140,7 @@ def cores_time_s() -> tuple[float, float]:
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """All works and waits, idle and busy, in turns; medians."""
+    """Measures all works and waits, idle and busy, in turns; returns medians."""
     found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
     began, (all_began, own_began) = time.monotonic(), cores_time_s()
     for _ in range(options.n_turns):
@@ -178,7 +177,9 @@ def main() -> None:
     parser.add_argument("--n_layers", type=int, help="of the decoder (default: the shape's own)")
     parser.add_argument("--works", nargs="+", default=WORKS, metavar="KIND:CLIPS")
     parser.add_argument("--waits", nargs="+", default=list(WAITS), choices=list(WAITS))
-    parser.add_argument("--n_steps", type=int, default=150, help="of decoding; training: a 15th")
+    parser.add_argument(
+        "--n_steps", type=int, default=150, help="of decoding; training: a 15th of it"
+    )
     parser.add_argument("--n_turns", type=int, default=3)
     parser.add_argument("--n_others", type=int, default=1, help="processes beside it, when busy")
     parser.add_argument("--json_path", type=Path, help="where the figures go as JSON")

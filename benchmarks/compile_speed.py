@@ -1,11 +1,11 @@
-"""Whether `torch.compile` pays for a LoRA step on this machine's CPU.
+"""Whether `torch.compile` pays off for a LoRA step on this machine's CPU.
 
     python benchmarks/compile_speed.py --shape tiny
     python benchmarks/compile_speed.py --shape small    # two layers of musicgen-small's width
 
-The decoder's layers are compiled one by one, as training would do it. Times are seconds of
-CPU, so that other work on the machine weighs little. Clips of three lengths: with ragged
-data a step rarely has the shape of the one before.
+The decoder's layers are compiled one by one, as training would do. Times are CPU seconds, which
+other work on the machine hardly affects. Clips have three lengths: with ragged data, a step rarely
+has the shape of the one before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RESOLUTION_S = 0.01
 
 
 def cpu_s() -> float:
-    """Seconds of CPU so far, those of the C++ compiler's processes included."""
+    """CPU seconds so far, including the C++ compiler's processes."""
     return sum(os.times()[:4])
 
 

@@ -1,4 +1,4 @@
-"""How long a training waits for its data: 10 to a million clips, tokenised before.
+"""How long a training waits for its data: 10 to a million clips that are already tokenised.
 
     python benchmarks/dataset_start.py
     python benchmarks/dataset_start.py --clips 10 1000 --json_path start.json
@@ -6,17 +6,17 @@
 
 The shards are written by the project's own writer, with random codes; the audio files are a few
 bytes, since nothing reads them once their clips are in shards. Each size runs three times, each in
-a process of its own: the first start parses the metadata and keeps what it says, a later one finds
-that, and one with `--from_tokens` looks at no audio file. Times are of reading the metadata, of
-gathering (hashes, shards, split, windows), of the run's identity and record, and of both kinds of
-order with a step's batches; `cpu_s` is what the process worked of that, which other programs on the
-machine change less; memory is the process's peak beyond that with the model alone (Linux). Then
-the batches of fifty steps in a random order: milliseconds a step that reading takes, and how many
-shards have been opened, until the first step and after the fiftieth.
+a process of its own: the first start parses the metadata and caches it, a later one finds the
+cache, and one with `--from_tokens` looks at no audio file. Times are for reading the metadata, for
+gathering (hashes, shards, split, windows), for the run's identity and record, and for both kinds of
+order with a step's batches; `cpu_s` is the process's CPU time in it, which other programs on the
+machine affect less; memory is the process's peak beyond that with the model alone (Linux). Then
+come the batches of fifty steps in random order: milliseconds per step for reading, and how many
+shards have been opened before the first step and after the fiftieth.
 
 Last comes the command itself: seconds until `musicgen-lora train` has recorded its first step,
 libraries and model included, with one validation window for each size, with and without
-`--from_tokens`, and seconds a step from then on; they take turns.
+`--from_tokens`, and seconds per step from then on; they take turns.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ FACTS = {
     "cut": "bars",
     "made_from": 64 * "0",
 }
-"""What `prepare` says of a clip, about."""
+"""Roughly what `prepare` writes about a clip."""
 N_FRAMES = 100
 N_READ = 50
 """Steps whose batches are read."""
@@ -66,7 +66,7 @@ STEPS = ("metadata_s", "gather_s", "record_s", "batches_s")
 
 
 def make_data(folder: Path, n_clips: int, fingerprint: str) -> None:
-    """A dataset of `n_clips` clips of two seconds, with their shards and remembered hashes."""
+    """Makes a dataset of `n_clips` clips of two seconds, with their shards and cached hashes."""
     (folder / "train").mkdir(parents=True)
     entries: list[dict[str, Any]] = []
     for index in range(n_clips):
@@ -88,7 +88,7 @@ def make_data(folder: Path, n_clips: int, fingerprint: str) -> None:
 
 
 def peak_mb() -> float:
-    # Not of `getrusage`, whose peak begins with that of the process that started this one.
+    # Not from `getrusage`, whose peak starts at that of the parent process.
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -96,7 +96,7 @@ def peak_mb() -> float:
 
 
 def opened_shards() -> set[str]:
-    """Shards that this process opens from now on, as it does so."""
+    """A set that collects the shards that this process opens from now on."""
     paths: set[str] = set()
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
@@ -150,7 +150,7 @@ def measure(folder: Path, *, from_tokens: bool) -> dict[str, float]:
 
 
 def command_s(data: Path, *flags: str) -> tuple[float, float]:
-    """Seconds from the command to the first step that it records, and of a step after that."""
+    """Seconds from the command to the first step that it records, and per step after that."""
     output = data.parent / f"output{time.monotonic_ns()}"
     words = f"--data_dir {data} --output_dir {output} --max_steps {N_STEPS}"
     command = [sys.executable, "-m", "musicgen_lora.cli", "train", "--allow_random_base"]
@@ -171,7 +171,7 @@ def command_s(data: Path, *flags: str) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clips", type=int, nargs="+", default=[10, 1_000, 100_000])
-    parser.add_argument("--n_turns", type=int, default=3, help="of the command, at each size")
+    parser.add_argument("--n_turns", type=int, default=3, help="turns of the command at each size")
     parser.add_argument("--json_path", type=Path, help="where the figures go as JSON")
     parser.add_argument("--measure", type=Path, help="measure this dataset, here")
     parser.add_argument("--from_tokens", action="store_true", help="with --measure")

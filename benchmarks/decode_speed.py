@@ -1,24 +1,23 @@
-"""Milliseconds a decoding step takes, ours and transformers' `generate` on the same weights and
-settings, beside the floor, in one run.
+"""Milliseconds per decoding step, for ours and for transformers' `generate` on the same weights and
+settings, compared with the floor, in one run.
 
     python benchmarks/decode_speed.py                     # all sections, ten minutes
     python benchmarks/decode_speed.py --sections tiny small --n_threads 2
     python benchmarks/decode_speed.py --sections small --n_layers 6 --n_steps 10
     python benchmarks/decode_speed.py --sections tiny --cpu_time      # beside other programs
 
-`tiny` is tiny-beats, `small` musicgen-small's shape with random weights, which change no time.
+`tiny` is tiny-beats, `small` musicgen-small's shape with random weights, which don't affect times.
 Both sides play with guidance, top-k and a temperature of 1; they take turns, so that a slow minute
-of the machine hits both, and a figure is the median of all steps, with the quickest in brackets.
-With `--cpu_time` it is the time that its thread ran, which other programs' turns don't lengthen,
-though what they take of the caches and of the memory's rate does; for models that decode on one
-thread.
-The floor is the bytes of the weights, and of the cache at that length, over the rate at which the
-same threads read memory here, measured in the same turns.
+of the machine hits both, and a figure is the median of all steps, with the fastest in brackets.
+With `--cpu_time` it is the thread's CPU time, which other programs don't lengthen except by their
+use of caches and memory bandwidth; for models that decode on one thread.
+The floor is the bytes of the weights, and of the cache at that length, divided by the rate at which
+the same threads read memory here, measured in the same turns.
 
-`length` is a step at 1,500 positions against one at 50; `memory` what the process holds after 10
-and after 100 generations; `loss` what each precision costs on the bundled clips of other styles,
-each token predicted from the recorded ones before it; `stream` the time to the first sound of a
-stream.
+`length` compares a step at 1,500 positions with one at 50; `memory` is what the process holds after
+10 and after 100 generations; `loss` is what each precision costs on the bundled clips of other
+styles, each token predicted from the recorded ones before it; `stream` is the time to the first
+sound of a stream.
 """
 
 from __future__ import annotations
@@ -59,12 +58,12 @@ from musicgen_lora.model.text.states import EncodedText, TextStates
 
 Row = dict[str, Any]
 SHORT, LONG = 50, 1_500
-"""Positions between which a step is compared."""
+"""Positions at which a step's time is compared."""
 N_TURNS = 3
 
 
 class _Clock(LogitsProcessor):
-    """Notes when transformers has its logits, once a step."""
+    """Records when transformers has its logits, once per step."""
 
     def __init__(self) -> None:
         self.marks: list[float] = []
@@ -75,7 +74,7 @@ class _Clock(LogitsProcessor):
 
 
 def use_cpu_time() -> None:
-    """Times steps by the thread's own time."""
+    """Measures steps in the thread's CPU time."""
     torch.set_num_threads(1)
     global _clock
     _clock = time.thread_time
@@ -85,13 +84,13 @@ _clock: Callable[[], float] = time.perf_counter
 
 
 def intervals(marks: list[float]) -> list[float]:
-    """Milliseconds between marks; the first few fetch memory."""
+    """Milliseconds between marks, without the first few, which fetch memory."""
     steps = [1e3 * (after - before) for before, after in itertools.pairwise(marks)]
     return steps[len(steps) // 4 :]
 
 
 def our_steps(decoder: Decoder, texts: EncodedText, n: int) -> list[float]:
-    """Milliseconds of n steps of ours."""
+    """Milliseconds of n of our steps."""
     marks: list[float] = []
     generate_codes(
         decoder,
@@ -102,7 +101,7 @@ def our_steps(decoder: Decoder, texts: EncodedText, n: int) -> list[float]:
 
 
 def their_steps(model: Any, n_clips: int, n: int) -> list[float]:
-    """Milliseconds of n steps of transformers'."""
+    """Milliseconds of n of transformers' steps."""
     tokens = AutoTokenizer.from_pretrained(EMBEDDED)([CAPTIONS[0]] * n_clips, return_tensors="pt")
     clock = _Clock()
     with threads_for(BaseModel(model)):
@@ -118,13 +117,13 @@ def their_steps(model: Any, n_clips: int, n: int) -> list[float]:
 
 
 class Memory:
-    """How fast this process reads memory: a stretch that no cache holds, summed up."""
+    """Measures how fast this process reads memory, by summing more than any cache holds."""
 
     def __init__(self) -> None:
         self._stretch = torch.ones(1 << 26)
 
     def gb_s(self) -> float:
-        """Gigabytes a second, the best of three."""
+        """Gigabytes per second, the best of three."""
         best = float("inf")
         for _ in range(3):
             began = _clock()
@@ -134,7 +133,7 @@ class Memory:
 
 
 def read_bytes(decoder: Decoder, n_clips: int, n_positions: int) -> float:
-    """Bytes that a step has to read: the weights of its products once, the filled cache."""
+    """Bytes that a step must read: the weights of its products once, and the filled cache."""
     stack: Any = decoder.base.hf.decoder.model.decoder
     weights = sum(
         p.numel()
@@ -191,7 +190,7 @@ def spread(times: list[float]) -> Row:
 
 @torch.inference_mode()
 def length(model: Any, name: str, n_steps: int) -> Iterator[Row]:
-    """A step far into a clip against one near its beginning, in turns."""
+    """Compares a step far into a clip with one near its beginning, in turns."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     conditions = Conditions(text.batch([CAPTIONS[0]]))
     for precision in PRECISIONS:
@@ -236,7 +235,7 @@ def _resident_mb() -> float:
 
 @torch.inference_mode()
 def loss(model: Any) -> Iterator[Row]:
-    """Mean cross-entropy of the bundled clips of other styles, each step from the recorded ones
+    """Mean cross-entropy on the bundled clips of other styles, each step given the recorded ones
     before it, by the decoder itself in each precision."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     windows = other_style_windows(BaseModel(model), BUNDLED, 10.0)
@@ -282,7 +281,7 @@ def first_sound(model: Any) -> Iterator[Row]:
 
 
 def show(row: Row) -> None:
-    """One line a row."""
+    """Prints one line per row."""
     told = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()]
     print("  " + ", ".join(told), flush=True)
 
@@ -292,11 +291,13 @@ def main() -> None:
     sections = ["tiny", "small", "length", "memory", "loss", "stream"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sections", nargs="+", choices=sections, default=sections)
-    parser.add_argument("--n_steps", type=int, default=40, help="of each turn")
+    parser.add_argument("--n_steps", type=int, default=40, help="steps of each turn")
     parser.add_argument("--n_layers", type=int, default=None, help="of musicgen-small's 24")
     parser.add_argument("--n_threads", type=int, default=None, help="for musicgen-small's shape")
     parser.add_argument("--json_path", type=Path, default=None)
-    parser.add_argument("--cpu_time", action="store_true", help="of the decoding thread alone")
+    parser.add_argument(
+        "--cpu_time", action="store_true", help="measure the decoding thread's CPU time"
+    )
     options = parser.parse_args()
     if options.cpu_time:
         use_cpu_time()

@@ -1,4 +1,4 @@
-"""Whether the evaluation says what is so: against scores that are known, and adapters that are bad.
+"""Whether the evaluation tells the truth: tested on known scores, and on bad adapters.
 
     python benchmarks/evaluation_figures.py hearing                    # descriptors against scores
     python benchmarks/evaluation_figures.py words                      # words against scores
@@ -6,12 +6,13 @@
     python benchmarks/evaluation_figures.py power --report FOLDER      # resampled sources
     python benchmarks/evaluation_figures.py planted --lora_model_path A --work_dir FOLDER
 
-`hearing` plays beats whose scores are known, and `words` plays them also without their hi-hats and
-without their 808: how often does a word's measure find it where it is so, and where not? `null`
-makes a pool of clips with one adapter, and draws evaluations of eight prompts from it whose two
-sides differ in nothing but seeds: "better" or "worse" is false there. `power` draws the sources of
-a real evaluation again and again. `planted` trains three bad adapters on the data of a good one, at
-fifty times its rate, on shuffled captions, and on four clips until it has them, and evaluates each.
+`hearing` plays beats with known scores, and `words` also plays them without their hi-hats and
+without their 808: how often does a word's measure find it where it applies, and where it doesn't?
+`null` makes a pool of clips with one adapter, and draws evaluations of eight prompts from it whose
+two sides differ only in their seeds: "better" or "worse" is then false. `power` resamples the
+sources of a real evaluation. `planted` trains three bad adapters on the data of a good one, at
+fifty times its rate, on shuffled captions, and on four clips until it knows them by heart, and
+evaluates each.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
 
 RATE = 32_000
 FIRST_SEED = 60_000
-"""Seed of the first beat that nothing was set by."""
+"""Seed of the first beat that nothing was tuned on."""
 WITHIN_S = 0.03
 TRACKS = {
     "kick": ("kick", "kick_long"),
@@ -70,15 +71,15 @@ NO_LOSS = {"computed": False, "why": "the same weights have the same loss"}
 
 
 def hit_times(beat: Beat, drum: str) -> np.ndarray:
-    """When a drum is struck, strokes at one time counted once."""
+    """The times at which a drum is struck, with simultaneous strokes counted once."""
     hits = [hit for track in TRACKS[drum] for hit in beat.pattern.tracks.get(track, ())]
     times = {round(step_time_s(hit.step, beat.bpm, beat.swing), 3) for hit in hits}
     return np.array(sorted(times))
 
 
 def true_glides(beat: Beat) -> list[tuple[float, float, bool]]:
-    """Start of each bass note, the semitones that it goes until it is cut, and whether a kick
-    falls inside it, which parts it in two."""
+    """The start of each bass note, the semitones that it glides until it is cut, and whether a kick
+    falls inside it and splits it in two."""
     hits: Sequence[Hit] = sorted(beat.pattern.tracks.get("sub", ()), key=lambda hit: hit.step)
     kicks = [hit.step for track in TRACKS["kick"] for hit in beat.pattern.tracks.get(track, ())]
     found = []
@@ -94,7 +95,7 @@ def true_glides(beat: Beat) -> list[tuple[float, float, bool]]:
 
 
 def matched(true_s: np.ndarray, found_s: np.ndarray) -> int:
-    """Strokes that were found, each once."""
+    """The number of strokes that were found, each counted once."""
     left, count = sorted(found_s.tolist()), 0
     for time_s in true_s.tolist():
         near = [other for other in left if abs(other - time_s) < WITHIN_S]
@@ -105,7 +106,7 @@ def matched(true_s: np.ndarray, found_s: np.ndarray) -> int:
 
 
 def hear_beats(n_clips: int) -> None:
-    """Descriptors of composed beats of 10 s against their scores."""
+    """Compares the descriptors of composed beats of 10 s with their scores."""
     counts: Counter[str] = Counter()
     errors: dict[str, list[float]] = {}
     for seed in range(FIRST_SEED, FIRST_SEED + n_clips):
@@ -145,7 +146,7 @@ def hear_beats(n_clips: int) -> None:
 
 
 def without(beat: Beat, tracks: Sequence[str]) -> Beat:
-    """The same beat without some of its tracks; a kick that was cut for the bass rings then."""
+    """The same beat without some of its tracks; a kick that was cut for the bass then rings out."""
     kept = {track: hits for track, hits in beat.pattern.tracks.items() if track not in tracks}
     if "sub" in tracks and "kick" in kept:
         kept["kick_long"] = kept.pop("kick")
@@ -155,7 +156,7 @@ def without(beat: Beat, tracks: Sequence[str]) -> Beat:
 
 
 def true_words(beat: Beat) -> dict[str, bool]:
-    """Which words of `asked_words` hold of a beat, by its score."""
+    """Which words of `asked_words` are true of a beat, by its score."""
     tracks, tags = beat.pattern.tracks, beat.tags
     return {
         "no_hats": not any(track in tracks for track in TRACKS["hat"]),
@@ -170,7 +171,7 @@ def true_words(beat: Beat) -> dict[str, bool]:
 
 
 def hear_words(n_clips: int) -> None:
-    """Words that have a measure, on beats with and without what they say."""
+    """Tests words that have a measure, on beats with and without what they say."""
     beats = [make_beat(seed, duration_s=10.0) for seed in range(FIRST_SEED, FIRST_SEED + n_clips)]
     facts = [describe(render_beat(beat, RATE), RATE) for beat in beats]
     middle = Middle(
@@ -201,7 +202,7 @@ def hear_words(n_clips: int) -> None:
 
 @dataclasses.dataclass
 class Pool:
-    """Clips of one adapter, prompt by prompt and seed by seed, and held-out ones."""
+    """The clips of one adapter, by prompt and seed, and held-out ones."""
 
     clips: list[list[Heard]]
     held_out: References
@@ -250,7 +251,7 @@ def codes_of(held_out: HeldOut, model: BaseModel) -> Any:
 
 
 def judge_null(pool: Pool, n_trials: int) -> None:
-    """Evaluations whose sides are one adapter by two seeds."""
+    """Evaluates an adapter against itself with other seeds."""
     verdicts: Counter[str] = Counter()
     for trial in range(n_trials):
         rng = np.random.default_rng(trial)
@@ -346,7 +347,7 @@ def plant(adapter: Path, folder: Path) -> None:
 
 
 def command(line: str) -> None:
-    """Runs a command of the package; ends where it fails."""
+    """Runs a command of the package; exits if it fails."""
     print(f"$ musicgen-lora {line}", flush=True)
     if code := run(line.split()):
         raise SystemExit(code)
@@ -360,7 +361,7 @@ def main() -> None:
     parser.add_argument("--lora_model_path", type=Path)
     parser.add_argument("--report", type=Path)
     parser.add_argument("--work_dir", type=Path, default=Path("planted"))
-    parser.add_argument("--seconds", type=float, default=5.0, help="of the clips of `null`")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of the clips of `null`")
     options = parser.parse_args()
     parts: dict[str, Callable[[], None]] = {
         "hearing": lambda: hear_beats(options.clips),

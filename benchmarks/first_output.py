@@ -1,7 +1,7 @@
 """How long a command is silent: seconds until its first output and until it is refused.
 
-Output goes into a pipe, as it does in a notebook, a log or `| tee`. A busy machine stretches the
-clock, so each row also has the seconds of CPU that the command and its workers had taken by then.
+Output goes into a pipe, as in a notebook, a log or `| tee`. A busy machine distorts wall time, so
+each row also has the CPU seconds that the command and its workers had taken by then.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 def main() -> None:
     """Makes a dataset and an adapter, then prints a row for each command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n_turns", type=int, default=3, help="medians are of so many")
+    parser.add_argument("--n_turns", type=int, default=3, help="turns to take the median of")
     n_turns = parser.parse_args().n_turns
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -83,7 +83,7 @@ def _measure(words: list[str]) -> tuple[float, float, float, int]:
 
 
 def _cpu_s(pid: int) -> float:
-    """Time of a process that runs, and of its children that have ended."""
+    """CPU seconds of a running process and its finished children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return sum(map(int, fields[11:15])) / TICKS_PER_S
 

@@ -1,4 +1,4 @@
-"""A codec in MusicGen's shapes, for benchmarks."""
+"""A codec of MusicGen's size, for benchmarks."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from musicgen_lora.model.configs import codec_config
 
 
 def full_size_codec(n_filters: int = 64) -> EncodecModel:
-    """A codec in the shapes of musicgen-small's, its weights random; fewer filters are a toy."""
+    """A codec of musicgen-small's size with random weights; fewer filters make a toy."""
     return EncodecModel(codec_config(num_filters=n_filters)).eval().requires_grad_(False)

@@ -1,14 +1,14 @@
-"""All that a card can prove and all that it can be timed at, in one call of under eight minutes.
+"""All tests and timings that need a GPU, in one call of under eight minutes.
 
     python benchmarks/gpu.py --out_dir gpu          # on a card
     python benchmarks/gpu.py --toy --out_dir toy    # the same code on a CPU, in a minute
     python benchmarks/gpu.py --sections right decoding
 
-Sections: `right` runs the tests of `tests/cuda` on the card; `training`, `decoding`, `tokenising`
-and `packed` are figures, see `gpu_sections.py`. Each runs in a process of its own with a limit of
-its own; one that fails or runs out of time says so, keeps the rows that it had, and the rest goes
-on. Rows land in `<out_dir>/<section>.jsonl` as they come, everything in `<out_dir>/gpu.json`, and a
-table is printed last. It needs torch, transformers, peft, accelerate, safetensors and numpy, and
+Sections: `right` runs the tests of `tests/cuda` on the GPU; `training`, `decoding`, `tokenising`
+and `packed` give figures, see `gpu_sections.py`. Each runs in a process of its own with its own
+time limit; one that fails or runs out of time says so and keeps its rows, and the next one runs.
+Rows go to `<out_dir>/<section>.jsonl` as they come, everything to `<out_dir>/gpu.json`, and a table
+is printed last. It needs torch, transformers, peft, accelerate, safetensors and numpy, and
 pytest for `right`; no library for audio or tables.
 """
 
@@ -29,11 +29,11 @@ LIMITS_S = {"right": 110, "packed": 50, "tokenising": 30, "decoding": 90, "train
 """In this order, the cheap ones first; together under eight minutes."""
 CARDS_GB = (8, 12, 16, 24)
 SPARE_GB = 0.8
-"""Memory of a card left for CUDA's context and the allocator's gaps."""
+"""Memory of a GPU left for CUDA's context and the allocator's gaps."""
 
 
 def command_of(name: str, out_dir: Path, toy: bool) -> list[str]:
-    """What runs a section."""
+    """The command that runs a section."""
     if name == "right":
         return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/cuda", "-rfs"]
     command = [sys.executable, __file__, "--section", name, "--out_dir", str(out_dir)]
@@ -41,7 +41,7 @@ def command_of(name: str, out_dir: Path, toy: bool) -> list[str]:
 
 
 def run_section(name: str, out_dir: Path, toy: bool) -> dict[str, Any]:
-    """Runs a section in a process of its own: how it ended, and its rows."""
+    """Runs a section in a process of its own; returns how it ended, and its rows."""
     rows_path = out_dir / f"{name}.jsonl"
     rows_path.unlink(missing_ok=True)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(
@@ -71,7 +71,7 @@ def run_section(name: str, out_dir: Path, toy: bool) -> dict[str, Any]:
 
 
 def work_section(name: str, out_dir: Path, toy: bool) -> None:
-    """The section itself, in this process."""
+    """Runs a section in this process."""
     import torch
     from gpu_sections import FULL, SECTIONS, TOY
 
@@ -84,7 +84,7 @@ def work_section(name: str, out_dir: Path, toy: bool) -> None:
 
 
 def fits(rows: list[dict[str, Any]]) -> list[str]:
-    """Which batch of which clips fits which card, from the peaks of our rows."""
+    """The batch of each kind of clips that fits each GPU, from the peaks of our rows."""
     measured = [row for row in rows if row.get("peak_gb") and row["side"].startswith("ours")]
     keys = dict.fromkeys((row["what"], row["clip_s"], row["side"]) for row in measured)
     lines = []
@@ -101,7 +101,7 @@ def fits(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def speed_ups(rows: list[dict[str, Any]]) -> list[str]:
-    """Our clips a second over the plain path's: at equal batches, and each at its best."""
+    """Our clips per second over the plain path's: at equal batches, and each at its best."""
     lines = []
     for shape, clip_s in dict.fromkeys((r["what"], r["clip_s"]) for r in rows if "clips_s" in r):
         sides = {
@@ -143,7 +143,7 @@ def report(results: dict[str, Any]) -> None:
 
 
 def describe_device() -> str:
-    """Card and versions, or what there is instead."""
+    """The GPU and versions, or what there is instead."""
     import torch
     import transformers
 
@@ -156,7 +156,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out_dir", type=Path, default=Path("gpu"))
     parser.add_argument("--sections", nargs="+", choices=list(LIMITS_S), default=list(LIMITS_S))
-    parser.add_argument("--toy", action="store_true", help="sizes that a CPU can do")
+    parser.add_argument("--toy", action="store_true", help="sizes that a CPU can manage")
     parser.add_argument("--section", choices=list(LIMITS_S), help="one section, here")
     options = parser.parse_args()
     options.out_dir.mkdir(parents=True, exist_ok=True)

@@ -49,14 +49,14 @@ class Sizes:
     """How much is measured.
 
     Args:
-        shapes: of models, for training.
-        decoded: the one whose decoding is measured.
-        durations_s: of training clips.
-        batches: of training, tried in this order until memory runs out.
+        shapes: models that are trained.
+        decoded: the model that decodes.
+        durations_s: lengths of training clips.
+        batches: batch sizes of training, tried in this order until memory runs out.
         decode_batches: prompts at once.
-        n_steps: timed, after one that is not.
-        decode_steps: of each decoding.
-        long_steps: of the one that shows how a step slows down.
+        n_steps: timed steps, after one that is not.
+        decode_steps: steps of each decoding.
+        long_steps: steps of the decoding that shows how a step slows down.
         tokenise_batches: clips at once, and `clip_s` their length.
         packed: batch size, frames of a window, timed steps.
     """
@@ -101,7 +101,7 @@ TOY = Sizes(
     packed=(2, 40, 2),
 )
 SLOW_STEP_S = 4.0
-"""Larger batches are not tried beyond: more samples a second they would not be."""
+"""Beyond this, larger batches are not tried: they would not give more samples per second."""
 
 
 def timed(call: Callable[[], Any], device: torch.device, n: int) -> float:
@@ -117,19 +117,19 @@ def timed(call: Callable[[], Any], device: torch.device, n: int) -> float:
 
 
 def device_rates(device: torch.device) -> Row:
-    """What the device can do: FLOP/s of a large product in bf16, and bytes/s read."""
+    """The device's rates: FLOP/s of a large product in bf16, and bytes/s read."""
     size = 8192 if device.type == "cuda" else 512
     left = torch.randn(size, size, dtype=torch.bfloat16, device=device)
     product_s = timed(lambda: torch.mm(left, left), device, 10)
-    # Far more than a cache holds, and read once.
+    # Far larger than any cache, and read once.
     many = torch.ones((1 << 30 if device.type == "cuda" else 1 << 24), device=device)
     read_s = timed(many.sum, device, 10)
     return {"flop_s": 2 * size**3 / product_s, "bytes_s": many.nbytes / read_s}
 
 
 def training(sizes: Sizes, device: torch.device) -> Iterator[Row]:
-    """LoRA steps of both sides by shape, length and batch: samples a second, share of the device's
-    FLOP/s, peak memory."""
+    """LoRA steps of both sides by shape, length and batch: samples per second, share of the
+    device's FLOP/s, peak memory."""
     rates = device_rates(device)
     yield {"what": "device", **rates}
     for shape in sizes.shapes:
@@ -173,7 +173,7 @@ def _training_side(
                 "precision": our_precision(model),
             }
             if not ours:
-                # It wraps the model anew for each batch.
+                # It wraps the model again for each batch.
                 model = make_model(shape, None, device)
             if step_s > SLOW_STEP_S:
                 break
@@ -186,13 +186,13 @@ def _forget_peak(device: torch.device) -> None:
 
 
 def _peak_gb(device: torch.device) -> float | None:
-    """Peak of tensors; a CPU process has one peak for all that it did, which says nothing here."""
+    """The tensors' peak; None on a CPU, where a process has a single peak for all its work."""
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
 
 
 def decoding(sizes: Sizes, device: torch.device) -> Iterator[Row]:
-    """Milliseconds a step, with guidance: ours, transformers' default and its static cache, and the
-    floor, which reads the weights once a step."""
+    """Milliseconds per step, with guidance: ours, transformers' default and its static cache, and
+    the floor, which reads the weights once per step."""
     rates = device_rates(device)
     model: Any = make_model(sizes.decoded, None, device)
     half = device.type == "cuda"
@@ -219,7 +219,7 @@ def decoding(sizes: Sizes, device: torch.device) -> Iterator[Row]:
 
     def mark(done: int, total: int) -> None:
         if device.type == "cuda":
-            # Steps are queued: the host is ahead of the card.
+            # Steps are queued: the host is ahead of the GPU.
             torch.cuda.synchronize(device)
         marks.append(time.perf_counter())
 
@@ -264,13 +264,13 @@ def _transformers_row(
 
 @dataclass
 class _Silence:
-    """Output of a codec that is left out: its time is not the decoder's."""
+    """The output of a codec that is left out, since its time is not the decoder's."""
 
     audio_values: torch.Tensor
 
 
 def tokenising(sizes: Sizes, device: torch.device) -> Iterator[Row]:
-    """Hours of audio a minute through a codec in MusicGen's shapes."""
+    """Hours of audio per minute through a codec of MusicGen's size."""
     model = BaseModel.load("tiny-beats")
     codec: Any = full_size_codec(64 if device.type == "cuda" else 4)
     model.hf.audio_encoder = codec.to(device)
@@ -285,8 +285,8 @@ def tokenising(sizes: Sizes, device: torch.device) -> Iterator[Row]:
 
 
 def packed(sizes: Sizes, device: torch.device) -> Iterator[Row]:
-    """Full training of the embedded base on random tokens: seconds of audio a second, its step
-    captured and not."""
+    """Full training of the embedded base on random tokens: seconds of audio per second, with and
+    without a captured step."""
     batch_size, n_frames, n_steps = sizes.packed
     for capture in ("captured", "not captured"):
         if capture == "captured" and device.type != "cuda":

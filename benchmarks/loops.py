@@ -1,16 +1,16 @@
-"""Whether loops are exact, on the tempo and without a seam, and whether MIDI is what was played.
+"""Whether loops are exact, in tempo and seamless, and whether MIDI is what was played.
 
     python benchmarks/loops.py --lora_model_path demo/output/best_model   # the base with an adapter
     python benchmarks/loops.py --played                                   # takes of a sequencer
     python benchmarks/loops.py --hearing                                  # drums of known scores
 
-Twenty loops of 4 or 8 bars are asked for, by the style, tempo and key of beats that no training
-saw. With `--played`, the takes are such beats themselves, up to 3 % off the tempo and begun
-anywhere in a bar: what is lost then is the cutting's fault and not the model's.
+Twenty loops of 4 or 8 bars are requested, with the style, tempo and key of beats that no training
+saw. With `--played`, the takes are such beats themselves, up to 3 % off the tempo and started
+anywhere in a bar: losses are then the cutting's fault, not the model's.
 
-A tempo is also measured by others' rules: `listening.rhythm.tempo`, which is told nothing, hears
-seven eighths of each loop, of which no length gives whole bars away, and the loop as it is played,
-over and over, cut after two and three eighths; twice and half of the asked tempo count as right.
+The tempo is also measured independently: `listening.rhythm.tempo`, without any hint, hears seven
+eighths of each loop, a length that doesn't reveal whole bars, and the loop as it is played, over
+and over, cut after two and three eighths; twice and half the requested tempo count as right.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ GHOST = 0.35
 
 
 def requests(count: int) -> list[tuple[Beat, int]]:
-    """Beats to ask for, each with a number of bars."""
+    """Beats to request, each with a number of bars."""
     return [(make_beat(FIRST_SEED + index), (4, 8)[index % 2]) for index in range(count)]
 
 
 def fitting_bars(beat: Beat, n_bars: int) -> int:
-    """The number of bars, halved where it doesn't fit into a clip."""
+    """The number of bars, halved if it doesn't fit into a clip."""
     return n_bars if n_bars * 240.0 / beat.bpm <= LONGEST_S else n_bars // 2
 
 
 def played_loop(beat: Beat, n_bars: int, index: int) -> dict[str, Any]:
-    """The figures of a loop that is cut from a beat off its tempo."""
+    """The figures of a loop cut from a beat that is off its tempo."""
     rng = np.random.default_rng([FIRST_SEED, index])
     speed = float(rng.uniform(0.97, 1.03))
     request = LoopRequest(float(beat.bpm), n_bars, RATE)
@@ -95,14 +95,14 @@ def figures(take: JudgedTake, request: LoopRequest, n_takes: int) -> dict[str, A
 
 
 def is_heard(waveform: np.ndarray, request: LoopRequest) -> bool:
-    """Whether a tempo is heard that is the asked one, octaves aside."""
+    """Whether the requested tempo is heard, octaves aside."""
     heard = estimate_tempo(waveform, request.sample_rate).bpm
     octaves = np.abs(np.array([0.5, 1.0, 2.0]) * request.bpm / heard - 1.0)
     return bool(octaves.min() <= WITHIN)
 
 
 def generated_loops(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The figures of loops that `generate` makes."""
+    """The figures of loops made by `generate`."""
     from musicgen_lora.config import GenerateSettings
     from musicgen_lora.generation.generate import generate_audio
 

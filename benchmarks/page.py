@@ -1,13 +1,13 @@
-"""What the page costs: its start, its first load, its answers, and its memory under attack.
+"""What the page costs: its start, first load and responses, and its memory under attack.
 
     python benchmarks/page.py                       # a workspace of its own, a minute
     python benchmarks/page.py --training            # while a training runs beside it
     python benchmarks/page.py --browser             # a first load in Chromium as well
     python benchmarks/page.py --attack 200          # and so many hostile requests of each kind
 
-The workspace is one of a busy year: runs with thousands of steps, hundreds of clips and old jobs.
-Wall time is only worth something on a machine that does nothing else; CPU seconds are of the server
-alone and hold on a shared one. What other programs took of the cores meanwhile is printed.
+The workspace is that of a busy year: runs with thousands of steps, hundreds of clips and old jobs.
+Wall time only means something on an otherwise idle machine; CPU seconds are the server's own and
+hold on a shared one. The load of other programs meanwhile is printed.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from musicgen_lora.webui.work.jobs import Jobs
 N_RUNS, N_STEPS, N_CLIPS, N_SOUNDS, N_JOBS = 20, 3000, 500, 400, 200
 TURNS = 20
 N_ATTACKS = 4
-"""Rounds of each kind: what a server keeps of one grows by each of them."""
+"""Rounds of each kind: memory that a server keeps would grow with each round."""
 SESSION = "benchmark"
 
 
 def fill(root: Path) -> None:
-    """A workspace as a busy person has it after a year."""
+    """Makes a workspace like a busy person's after a year."""
     tone = 0.1 * np.sin(np.arange(32_000) * 0.05).astype(np.float32)
     data = root / "datasets" / "beats"
     (data / "train").mkdir(parents=True)
@@ -81,7 +81,7 @@ def fill(root: Path) -> None:
 
 
 class Server:
-    """A page that is served in a process of its own.
+    """A page served by a process of its own.
 
     Args:
         root: its workspace.
@@ -97,7 +97,7 @@ class Server:
             [sys.executable, "-m", "musicgen_lora.cli", *words], stdout=subprocess.DEVNULL
         )
         self.process = psutil.Process(self.popen.pid)
-        # A connection that is kept may be closed by the server just as it is used again.
+        # The server may close a kept connection just as it is used again.
         limits = httpx.Limits(max_keepalive_connections=0)
         address = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=address, timeout=600.0, limits=limits)
@@ -112,11 +112,11 @@ class Server:
         self.start_wall_s, self.start_cpu_s = time.perf_counter() - begun, self.cpu_s()
 
     def cpu_s(self) -> float:
-        """Seconds of all its threads so far."""
+        """CPU seconds of all its threads so far."""
         return sum(self.process.cpu_times()[:2])
 
     def memory_mb(self) -> float:
-        """What it holds now."""
+        """Its current memory."""
         return self.process.memory_info().rss / 1e6
 
     def call(self, number: int, values: list[Any], session: str = SESSION) -> httpx.Response:
@@ -127,7 +127,7 @@ class Server:
 
 @contextmanager
 def others(own: list[psutil.Process]) -> Iterator[None]:
-    """Prints what other programs took of the cores meanwhile."""
+    """Prints how many cores other programs used meanwhile."""
     begun, mine = time.perf_counter(), _busy(own)
     total = sum(psutil.cpu_times()[:3])
     yield
@@ -141,7 +141,7 @@ def _busy(own: list[psutil.Process]) -> float:
 
 
 def measure_answers(server: Server) -> None:
-    """The first load without a browser, and every function that the page calls by itself."""
+    """Measures a first load without a browser, and every function that the page calls by itself."""
     page = server.client.get("/en/")
     begun, cpu = time.perf_counter(), server.cpu_s()
     for _ in range(TURNS):
@@ -167,7 +167,7 @@ def measure_answers(server: Server) -> None:
 
 
 def measure_browser(server: Server) -> None:
-    """Until the strip of jobs is drawn in Chromium, with an empty cache and with a full one."""
+    """Measures how long Chromium takes to draw the strip of jobs, with an empty or full cache."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -193,7 +193,7 @@ def measure_browser(server: Server) -> None:
 
 
 def attack(server: Server, count: int) -> None:
-    """Requests as no browser sends them, fifty at once; what memory they leave behind."""
+    """Sends requests that no browser sends, fifty at once, and measures the memory left behind."""
     size = 4 << 20
     dependencies = server.client.get("/en/config").json()["dependencies"]
     numbers = [each["id"] for each in dependencies]
@@ -238,7 +238,7 @@ def attack(server: Server, count: int) -> None:
 
 @contextmanager
 def training(root: Path) -> Iterator[None]:
-    """A real training of the page's own, on two clips, until the end of the block."""
+    """Runs a real training from the page, on two clips, until the end of the block."""
     settings = {"create_example": True, "num_samples": 8, "output_dir": str(root / "datasets/ex")}
     jobs = Jobs(root / "jobs")
     made = jobs.submit("prepare", settings, title="ex", folder=root / "datasets/ex")

@@ -1,14 +1,13 @@
-"""How much audio `prepare` takes in a minute, whether the cost is linear, and what memory it takes.
+"""How much audio `prepare` processes per minute, whether the cost is linear, and its memory.
 
     python benchmarks/prepare_throughput.py --files 10 100 1000
     python benchmarks/prepare_throughput.py --files --hours 3 --small 10000
 
-Renders different 808 beats, prepares each folder of them from nothing and once more, and prints
-hours of audio a minute, CPU seconds of all processes, which other work on the machine hardly
-changes, and memory: the most that all processes held at one moment (each page shared by several
-counts once, as PSS has it), and the largest of the command's own process and of any of its workers.
-`--json FILE` writes the figures too. `--profile` prints where the time goes for one file, in this
-process. Linux only.
+Renders different 808 beats, prepares each folder of them from scratch and once more, and prints
+hours of audio per minute, CPU seconds of all processes, which other work on the machine hardly
+affects, and memory: the peak of all processes together (shared pages counted once, as in PSS), and
+the peaks of the command's own process and of its largest worker. `--json FILE` writes the figures
+too. `--profile` prints where the time goes for one file, in this process. Linux only.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ RATE = 44_100
 
 
 def render_folder(folder: Path, n_files: int, duration_s: float) -> float:
-    """Writes different beats; returns their seconds all together."""
+    """Writes different beats; returns their total seconds."""
     folder.mkdir(parents=True)
     total_s = 0.0
     for index in range(n_files):
@@ -47,7 +46,7 @@ def render_folder(folder: Path, n_files: int, duration_s: float) -> float:
 
 
 def render_long(folder: Path, hours: float) -> float:
-    """Writes one FLAC of different beats, end to end, some of them again; returns its seconds."""
+    """Writes one FLAC of different beats end to end, some repeated; returns its seconds."""
     folder.mkdir(parents=True)
     beats = [render_beat(make_beat((37, i), duration_s=60.0), RATE, seed=i) for i in range(12)]
     n_samples, written = round(hours * 3600 * RATE), 0
@@ -63,7 +62,7 @@ def render_long(folder: Path, hours: float) -> float:
 
 
 def render_small(folder: Path, n_files: int) -> float:
-    """Writes pieces of 1.1 s, in folders of 1,000; returns their seconds all together."""
+    """Writes pieces of 1.1 s, in folders of 1,000; returns their total seconds."""
     piece = round(1.1 * RATE)
     beat = np.zeros((1, 0))
     for index in range(n_files):
@@ -78,15 +77,15 @@ def render_small(folder: Path, n_files: int) -> float:
 
 
 class Watch(threading.Thread):
-    """Memory and CPU seconds of this process and its descendants, seen every 0.1 s: the workers are
-    children of a server, so the system's own sums leave them out."""
+    """Measures memory and CPU seconds of this process and its descendants every 0.1 s: the workers
+    are children of a server, so the system's own sums leave them out."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.peaks_mb: dict[int, float] = {}
         """Peak of each process."""
         self.peak_sum_mb = 0.0
-        """Peak of all at one moment."""
+        """Peak of all together."""
         self._cpu_s: dict[int, float] = {}
         self._before_s: float | None = None
         self._done = threading.Event()
@@ -109,7 +108,7 @@ class Watch(threading.Thread):
             try:
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
             except OSError:
-                # Ended since it was listed.
+                # It has ended since it was listed.
                 continue
             parents[int(folder.name)] = int(fields[1])
             cpu_s[int(folder.name)] = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
@@ -141,7 +140,7 @@ def _megabytes(name: str, table: str) -> float:
 def measure(
     folder: Path, name: str, total_s: float, n_files: int, n_workers: int
 ) -> dict[str, Any]:
-    """Figures of a first run and a second one."""
+    """The figures of a first and a second run."""
     settings = PrepareSettings(
         input_dir=folder / "in", output_dir=folder / "out", num_workers=n_workers
     )
@@ -186,7 +185,7 @@ def row(figures: dict[str, Any]) -> str:
 
 
 def profile(folder: Path, duration_s: float) -> None:
-    """Functions by their own time, for one file."""
+    """Prints functions by their own time, for one file."""
     render_folder(folder / "in", 1, duration_s)
     settings = PrepareSettings(input_dir=folder / "in", output_dir=folder / "out", num_workers=0)
     profiler = cProfile.Profile()
@@ -197,9 +196,11 @@ def profile(folder: Path, duration_s: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--files", type=int, nargs="*", default=[10, 100])
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each file")
-    parser.add_argument("--hours", type=float, default=0.0, help="of one long file besides")
-    parser.add_argument("--small", type=int, default=0, help="files of 1.1 s besides")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of each file")
+    parser.add_argument(
+        "--hours", type=float, default=0.0, help="length of an additional long file"
+    )
+    parser.add_argument("--small", type=int, default=0, help="number of additional files of 1.1 s")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--profile", action="store_true")

@@ -1,13 +1,13 @@
-"""What a cluster costs and what it survives, and what a million clips take.
+"""What a cluster costs and survives, and what a million clips take.
 
     python benchmarks/scale.py costs                    # on paper: 1, 8 and 64 GPUs
     python benchmarks/scale.py kills --n_kills 20       # three nodes of one CPU; workers, nodes
-    python benchmarks/scale.py overhead --clips 2000    # Ray beside the pool of processes
-    python benchmarks/scale.py planned                  # the driver's memory, planned clips
+    python benchmarks/scale.py overhead --clips 2000    # Ray against the pool of processes
+    python benchmarks/scale.py planned                  # the driver's memory by planned clips
 
 `costs` simulates shards that workers fetch, encode and write through a shared link, and a training
-of so many epochs, from rates that are given as flags; docs/scale.md says which were measured. The
-others need the extra `scale`.
+of some epochs, from rates given as flags; docs/scale.md says which were measured. The others need
+the extra `scale`.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ WAYS = {"pool": (None, 2), "Ray": ("local", 0)}
 
 @dataclass(frozen=True)
 class Rates:
-    """What the paper calculation goes by.
+    """The rates for the calculation on paper.
 
     Args:
-        n_clips: to tokenise and to train on.
-        clip_s: seconds of each.
-        encoded_s: seconds of audio that a GPU encodes in a second.
-        decoded_s: seconds of audio that a core reads and resamples in a second.
+        n_clips: clips to tokenise and to train on.
+        clip_s: length of each in seconds.
+        encoded_s: seconds of audio that a GPU encodes per second.
+        decoded_s: seconds of audio that a core reads and resamples per second.
         cores: readers for each GPU.
-        link_mb: megabytes a second from the store to all machines together.
-        file_mb: of a clip's file; 30 s of 16 bits mono at 32 kHz are 1.92.
-        step_s: of a training step of one GPU.
-        clips_per_step: of one GPU.
-        epochs: over all clips.
-        gradients_mb: of an adapter, summed at each step.
-        network_mb: megabytes a second between machines.
+        link_mb: megabytes per second from the store to all machines together.
+        file_mb: size of a clip's file; 30 s of 16-bit mono at 32 kHz are 1.92.
+        step_s: seconds of a training step on one GPU.
+        clips_per_step: clips in a step of one GPU.
+        epochs: passes over all clips.
+        gradients_mb: size of an adapter's gradients, summed at each step.
+        network_mb: megabytes per second between machines.
     """
 
     n_clips: int
@@ -71,8 +71,8 @@ class Rates:
 
 
 def tokenising_s(rates: Rates, n_gpus: int) -> tuple[float, str]:
-    """Seconds until the last shard is written, and what binds. Each GPU works on one shard while
-    it fetches the next; the link serves one after the other."""
+    """Seconds until the last shard is written, and the bottleneck. Each GPU works on one shard
+    while it fetches the next; the link serves one after another."""
     shard_s = CLIPS_PER_SHARD * rates.clip_s
     encode_s = shard_s / rates.encoded_s
     read_s = shard_s / (rates.decoded_s * rates.cores)
@@ -82,7 +82,7 @@ def tokenising_s(rates: Rates, n_gpus: int) -> tuple[float, str]:
     link_free = 0.0
     for _ in range(-(-rates.n_clips // CLIPS_PER_SHARD)):
         at, gpu = heapq.heappop(free)
-        # The shard was asked for when the last one was begun.
+        # The shard was requested when the previous one was started.
         link_free = max(link_free, at - work_s) + fetch_s
         heapq.heappush(free, (max(at, link_free) + work_s, gpu))
     end = max(at for at, _ in free)
@@ -95,7 +95,7 @@ def tokenising_s(rates: Rates, n_gpus: int) -> tuple[float, str]:
 
 
 def training_s(rates: Rates, n_gpus: int) -> tuple[float, str]:
-    """Seconds of a training, and what binds: steps, or the sum of gradients by a ring."""
+    """Seconds of a training, and the bottleneck: steps, or the gradients' ring all-reduce."""
     n_steps = rates.epochs * rates.n_clips / (rates.clips_per_step * n_gpus)
     sum_s = 2.0 * (n_gpus - 1) / n_gpus * rates.gradients_mb / rates.network_mb
     binds = "the step" if rates.step_s >= sum_s else "the network"
@@ -121,7 +121,7 @@ def costs(options: argparse.Namespace) -> None:
 
 
 def three_nodes() -> Any:
-    """A cluster of three nodes of one CPU on this machine."""
+    """Starts a cluster of three nodes with one CPU each on this machine."""
     from musicgen_lora.cluster.ray_engine import LOCAL_ENVIRONMENT
 
     os.environ |= LOCAL_ENVIRONMENT
@@ -143,7 +143,7 @@ def add_node(cluster: Any, **more: Any) -> Any:
 
 
 def make_data(folder: Path, n_clips: int, clip_s: float) -> None:
-    """A dataset of windows that begin at other times, of a few synthetic files."""
+    """Makes a dataset of windows at different positions in a few synthetic files."""
     from musicgen_lora.dataset.metadata import read_entries, write_entries
     from musicgen_lora.prepare.examples import create_examples
 
@@ -157,7 +157,7 @@ def make_data(folder: Path, n_clips: int, clip_s: float) -> None:
 
 
 def tokenise(folder: Path, on_clip: Callable[[float, int], None], encode: Any) -> dict[str, bytes]:
-    """Tokenises a dataset, by an engine or, with None, here; the files of the shards."""
+    """Tokenises a dataset with an engine, or here if None; returns the files of the shards."""
     from musicgen_lora.dataset.clip_ids import clip_ids
     from musicgen_lora.dataset.metadata import load_dataset
     from musicgen_lora.dataset.tokens import tokenise_clips
@@ -170,13 +170,13 @@ def tokenise(folder: Path, on_clip: Callable[[float, int], None], encode: Any) -
 
 
 class Killer:
-    """Ends a worker or a node of a cluster, at random, so many times while clips are done.
+    """Kills random workers or nodes of a cluster while clips are processed.
 
     Args:
         cluster: three nodes.
         n_kills: how many.
-        n_clips: of all, evenly spread over which they come.
-        seed: of what is ended.
+        n_clips: all clips, over which the kills are evenly spread.
+        seed: decides what is killed.
     """
 
     def __init__(self, cluster: Any, n_kills: int, n_clips: int, seed: int) -> None:
@@ -206,7 +206,7 @@ class Killer:
 
 
 def kills(options: argparse.Namespace) -> None:
-    """Ends workers and nodes at random while they tokenise."""
+    """Kills random workers and nodes while they tokenise."""
     import pyarrow.parquet as pq
 
     from musicgen_lora.cluster.ray_engine import joined_cluster
@@ -232,8 +232,8 @@ def kills(options: argparse.Namespace) -> None:
 
 
 class Busy(threading.Thread):
-    """What this process and all below it work: seconds of processors, looked at now and then, since
-    a machine that others use changes them less than the time that passes."""
+    """Samples the CPU seconds of this process and its descendants, which other users of the machine
+    affect less than wall time."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -241,7 +241,7 @@ class Busy(threading.Thread):
         self._done = threading.Event()
 
     def look(self) -> float:
-        """Seconds up to now."""
+        """CPU seconds so far."""
         import psutil
 
         own = psutil.Process()
@@ -261,7 +261,7 @@ class Busy(threading.Thread):
 
 
 def one_way(options: argparse.Namespace) -> None:
-    """Tokenises a dataset by the pool or by Ray, in a process of its own."""
+    """Tokenises a dataset with the pool or with Ray, in a process of its own."""
     import shutil
 
     from musicgen_lora.cluster.engine import open_engine
@@ -281,12 +281,12 @@ def one_way(options: argparse.Namespace) -> None:
 
 
 def overhead(options: argparse.Namespace) -> None:
-    """Tokenises the same clips by the pool and by Ray, in turns, each in a process of its own."""
+    """Tokenises the same clips with the pool and with Ray, in turns, each in its own process."""
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as temporary:
         make_data(Path(temporary), options.clips, options.clip_s)
         for turn in range(options.turns):
-            # Who comes first changes, since a machine's load does.
+            # The order alternates, since the machine's load varies.
             for way in list(WAYS)[:: 1 if turn % 2 else -1]:
                 command = [sys.executable, __file__, "one_way", way, temporary]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -300,12 +300,12 @@ def overhead(options: argparse.Namespace) -> None:
 
 
 def nothing(task: Any, alive: Callable[[], None]) -> int:
-    """Takes a shard's clips, and does nothing with them."""
+    """Takes a shard's clips and does nothing with them."""
     return len(task)
 
 
 def planned(options: argparse.Namespace) -> None:
-    """The driver's memory while shards of so many clips are handed out."""
+    """Measures the driver's memory while shards of many clips are handed out."""
     import psutil
 
     from musicgen_lora.cluster.engine import open_engine

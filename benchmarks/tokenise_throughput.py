@@ -1,15 +1,14 @@
-"""Seconds of audio that tokenising encodes in a second: by transformers, clip by clip and as the
+"""Seconds of audio that tokenising encodes per second: with transformers, clip by clip, and as the
 package does it.
 
     python benchmarks/tokenise_throughput.py                 # tiny-beats' codec, 200 clips
     python benchmarks/tokenise_throughput.py --full_size     # random weights in MusicGen's shapes
     python benchmarks/tokenise_throughput.py --stereo
 
-Clips are the first 8 to 12 seconds of rendered 808 beats, each of a length of its own, as
-recordings are: what a library does once for each length counts. Each way runs in turn on the same
-clips, and its codes are compared with the first way's: "other codes" counts those that differ. CPU
-seconds are those of all threads; on a machine that does other work they are steadier than the
-clock.
+Clips are the first 8 to 12 seconds of rendered 808 beats, all of different lengths, like
+recordings, so that work that a library does once per length counts. The methods take turns on the
+same clips, and their codes are compared with the first method's: "other codes" counts those that
+differ. CPU seconds are those of all threads; on a shared machine they are steadier than wall time.
 """
 
 from __future__ import annotations

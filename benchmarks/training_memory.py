@@ -1,16 +1,16 @@
-"""GPU memory of a LoRA step, counted without a GPU: which model trains on which card, at which
-batch and clip length.
+"""GPU memory of a LoRA step, counted without a GPU: which model can be trained on which GPU, at
+which batch size and clip length.
 
     python benchmarks/training_memory.py                  # small, medium, large; some minutes
     python benchmarks/training_memory.py --shape small
 
-A step of `musicgen-lora train` runs here, in bf16 and with the attention that a GPU would take, and
-every tensor that it makes is counted from birth to death. What a layer and a clip need is the
-difference between one and two of them, and a whole model the sum, which `check` compares with a
-count of more layers and clips at once. A card holds the frozen decoder in bf16, the adapter and its
-optimizer's states in fp32 and what the backward pass keeps; T5 and EnCodec stay in the computer's
-memory. What CUDA, its libraries and the allocator's gaps take besides isn't seen from here;
-`OVERHEAD_GB` is put aside for it. `gpu.py` measures the same on a card.
+A step of `musicgen-lora train` runs here, in bf16 and with the attention that a GPU would use, and
+every tensor that it makes is counted from allocation to release. A layer's or clip's need is the
+difference between one and two of them, and a whole model's is the sum, which `check` compares with
+a count of more layers and clips at once. A GPU holds the frozen decoder in bf16, the adapter and
+its optimizer's states in fp32, and what the backward pass keeps; T5 and EnCodec stay in the
+computer's memory. The memory of CUDA, its libraries and the allocator's gaps can't be seen here;
+`OVERHEAD_GB` is reserved for it. `gpu.py` measures the same on a GPU.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class CountedTensors(TorchDispatchMode):
-    """Counts the bytes of a module's tensors, and of all that are made while it is on, rounded up
-    to the 512 that CUDA's allocator gives."""
+    """Counts the bytes of a module's tensors, and of all that are made while it is active, rounded
+    up to the 512 of CUDA's allocator."""
 
     def __init__(self, there: nn.Module) -> None:
         super().__init__()
@@ -72,13 +72,13 @@ class CountedTensors(TorchDispatchMode):
 
 
 def step_bytes(shape: str, n_layers: int, duration_s: float, batch_size: int, twice: bool) -> int:
-    """Peak bytes on a card: the decoder, and what two steps make besides.
+    """Peak bytes on a GPU: the decoder, and everything that two steps allocate.
 
     Args:
         shape: one of `SHAPES`.
-        n_layers: of its layers.
-        duration_s: of each clip.
-        batch_size: clips.
+        n_layers: number of its layers.
+        duration_s: length of each clip.
+        batch_size: number of clips.
         twice: with `--gradient_checkpointing`.
     """
     model = make_model(shape, n_layers)
@@ -93,7 +93,7 @@ def step_bytes(shape: str, n_layers: int, duration_s: float, batch_size: int, tw
 
 
 def on_a_card(model: str, duration_s: float, twice: bool) -> tuple[float, float]:
-    """Bytes of a model that don't depend on the batch, and bytes a clip."""
+    """A model's bytes that don't depend on the batch, and its bytes per clip."""
     layers = SHAPES[model][1]
     one = [step_bytes(model, 1, duration_s, b, twice) for b in (1, 2)]
     two = [step_bytes(model, 2, duration_s, b, twice) for b in (1, 2)]
@@ -104,7 +104,7 @@ def on_a_card(model: str, duration_s: float, twice: bool) -> tuple[float, float]
 
 
 def check(model: str, duration_s: float, twice: bool) -> float:
-    """Three clips and four layers at once, over what one and two of them say."""
+    """The ratio of a count of three clips and four layers to the sum from one and two of them."""
     one = [step_bytes(model, 1, duration_s, b, twice) for b in (1, 2)]
     two = [step_bytes(model, 2, duration_s, b, twice) for b in (1, 2)]
     layer = two[0] - one[0]
@@ -114,7 +114,7 @@ def check(model: str, duration_s: float, twice: bool) -> float:
 
 
 def largest_batch(fixed: float, clip: float, card_gb: float) -> int:
-    """The largest of `BATCHES` that fits, 0 where none does."""
+    """The largest of `BATCHES` that fits, 0 if none does."""
     room = (card_gb - OVERHEAD_GB) * 2**30
     return max([b for b in BATCHES if fixed + b * clip <= room], default=0)
 
@@ -123,9 +123,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shape", choices=list(SHAPES), action="append")
     parser.add_argument("--json_path", type=Path)
-    parser.add_argument("--check", action="store_true", help="of the sum, on small's shape")
+    parser.add_argument("--check", action="store_true", help="check the sum, on small's shape")
     options = parser.parse_args()
-    # As on a GPU: bf16, and transformers' attention in place of the blocks of a CPU.
+    # As on a GPU: bf16, and transformers' attention instead of a CPU's blocked one.
     training_speed.our_precision = lambda model: "bf16"
     training_speed.enable = lambda model, precision: fuse_products(model)
     if options.check:

@@ -1,5 +1,5 @@
-"""Steps a second and peak memory of LoRA training: the plain path, as a public script has it, and
-ours, on the same model and the same clips, in one run.
+"""Steps per second and peak memory of LoRA training: the plain path of a public script against
+ours, on the same model and clips, in one run.
 
     python benchmarks/training_speed.py                   # musicgen-small's shape, some minutes
     python benchmarks/training_speed.py --shape tiny
@@ -11,11 +11,11 @@ ours, on the same model and the same clips, in one run.
 `--json_path` writes the figures as JSON as well.
 
 Plain: transformers' forward with labels, T5 in the loop, PEFT, AdamW; on a CPU in fp32, on a GPU
-under autocast to the precision that ours takes there. Ours: what `musicgen-lora train` does for a
-step. Weights are random, which changes no time. Each side runs in a process of its own, in turns,
-so that peak memory is its own (the process's on a CPU, the tensors' on a GPU) and a slow minute of
-the machine hits both. The floor is the step's multiplications over the rate that one large product
-reaches here in the precision that ours takes on this device.
+under autocast to the precision that ours uses there. Ours: what `musicgen-lora train` does in a
+step. Weights are random, which doesn't affect times. Each side runs in a process of its own, in
+turns, so that peak memory is its own (the process's on a CPU, the tensors' on a GPU) and a slow
+minute of the machine hits both. The floor is the step's FLOP divided by the rate that one large
+product reaches here in the precision that ours uses on this device.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ SCALING = [
     *({"batch_size": size} for size in (1, 4)),
     *({"rank": rank} for rank in (4, 64)),
 ]
-"""What `--scaling` changes, one thing at a time."""
+"""What `--scaling` varies, one thing at a time."""
 CAPTIONS = [
     "dark trap beat with long gliding 808 bass, rolling hi-hats and claps, 140 bpm, C# minor",
     "hip hop 808 beat with boom bap drums and swing, 84 bpm",
@@ -80,8 +80,8 @@ CAPTIONS = [
 def make_model(
     shape: str, n_layers: int | None, device: torch.device = CPU
 ) -> MusicgenForConditionalGeneration:
-    """tiny-beats, or random weights in the shape of one of Meta's models, with `n_layers` of its
-    layers or all (without the codec's weight: neither side runs it)."""
+    """tiny-beats, or random weights in the shape of one of Meta's models with `n_layers` of its
+    layers or all (without a full codec, which neither side runs)."""
     if shape == "tiny":
         model: Any = load_base("tiny-beats")
         return model.to(device)
@@ -133,7 +133,7 @@ def plain_step(
     adapted.config.decoder_start_token_id = adapted.config.pad_token_id = SPECIAL
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-4)
-    # Delayed by hand: transformers does not do it, and shifts the labels itself.
+    # Delayed by hand: transformers doesn't do it, but shifts the labels itself.
     following = torch.cat([batch.codes, batch.codes[..., -1:]], dim=-1)
     labels = Delays.of(4, 1).delay(following, SPECIAL)[..., 1:].transpose(1, 2).to(device)
     adapted.train()
@@ -154,7 +154,7 @@ def plain_step(
 
 
 def our_precision(model: MusicgenForConditionalGeneration) -> str:
-    """What `--precision auto` takes here."""
+    """The choice of `--precision auto` here."""
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
     return choose_training_precision("auto", False, model.decoder.device, n_parameters)[0]
 
@@ -183,14 +183,14 @@ def our_step(
 
 
 def wait_for(device: torch.device) -> None:
-    """Until all that it was given is done."""
+    """Waits until the device has finished its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def step_flop(model: MusicgenForConditionalGeneration, batch: Batch) -> float:
-    """Multiplications and additions of a LoRA step: forward and the gradient of the activations
-    (the frozen weights have none; in attention both factors of a product have one)."""
+    """FLOP of a LoRA step: forward and the gradient of the activations (the frozen weights have
+    none; in attention, both factors of a product have one)."""
     config: Any = model.config.decoder
     width, ffn, layers = config.hidden_size, config.ffn_dim, config.num_hidden_layers
     n_frames = batch.codes.shape[0] * batch.codes.shape[-1]
@@ -200,8 +200,7 @@ def step_flop(model: MusicgenForConditionalGeneration, batch: Batch) -> float:
 
 
 def floor_s(model: MusicgenForConditionalGeneration, batch: Batch) -> float:
-    """Seconds that the multiplications of a step take at the measured rate of a product in our
-    precision."""
+    """Seconds that a step's FLOP take at the measured rate of a product in our precision."""
     device, dtype = model.decoder.device, DTYPES[our_precision(model)]
     n_rows, inner, n_columns = (1024, 1024, 4096) if device.type == "cpu" else (8192, 8192, 8192)
     left = torch.randn(n_rows, inner, dtype=dtype, device=device)
@@ -253,7 +252,7 @@ def run_apart(options: argparse.Namespace, **changes: Any) -> dict[str, float]:
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Plain, ours and the floor, in turns; medians."""
+    """Measures plain, ours and the floor, in turns; returns medians."""
     found: dict[str, list[dict[str, float]]] = {"plain": [], "ours": [], "floor": []}
     for _ in range(options.n_turns):
         for side, results in found.items():
@@ -269,13 +268,13 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     }
     print(f"ours is {ratios['speed']:.2f} times as fast as the plain path")
     print(f"and peaks at {ratios['memory']:.2f} of its memory;")
-    print(f"a step takes {ratios['times_floor']:.2f} times the floor, which makes use of")
+    print(f"a step takes {ratios['times_floor']:.2f} times the floor, which uses")
     print(f"{100 / ratios['times_floor']:.0f} % of the device's rate.")
     return {"sides": middle, "ratios": ratios}
 
 
 def scale(options: argparse.Namespace) -> list[dict[str, float]]:
-    """Our step by clip length, batch and rank, each apart from the defaults in one thing."""
+    """Measures our step by clip length, batch and rank, each changed alone from the defaults."""
     rows = []
     for changes in SCALING:
         values = {

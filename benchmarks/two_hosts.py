@@ -1,15 +1,15 @@
-"""Two hosts with a slow and lossy network between them train to the same losses, to the bit.
+"""Two hosts with a slow, lossy network between them train to the same losses, to the bit.
 
     python benchmarks/two_hosts.py                       # as root, on Linux
     python benchmarks/two_hosts.py --processes 2 --delay_ms 50 --loss 0.05
 
-Each host is a network namespace with an address of its own, in which its own `torchrun` trains over
-gloo. What one sends, the kernel hands to this program through a TUN device; it holds each packet as
-long as the delay is, loses some, and hands the others to the other host. So it is a path of IP on
-which TCP sends again what was lost, and it needs no `netem` of the kernel.
+Each host is a network namespace with its own address, in which its own `torchrun` trains over gloo.
+The kernel hands its packets to this program through a TUN device, which delays each packet, drops
+some, and passes the others on to the other host. So it is an IP path on which TCP retransmits lost
+packets, and it doesn't need the kernel's `netem`.
 
-The same training runs on one host with as many processes, on two with nothing between them, and on
-two with delay and loss; losses, gradient norms and the adapter's bytes are compared.
+The same training runs on one host with as many processes, on two with a perfect link, and on two
+with delay and loss; losses, gradient norms and the adapter's bytes are compared.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ ADDRESSES = ("10.77.0.1", "10.77.0.2")
 DEVICE = "mglora0"
 PACKET_BYTES = 1 << 16
 PORT = 29_500
-"""A namespace has all ports to itself."""
+"""Fixed, since a namespace has all ports to itself."""
 LOOK_S = 0.1
-"""So often the link asks whether it is to end."""
+"""How often the link checks whether to stop."""
 TIMED = {"elapsed_s", "audio_s_per_s", "tokens_per_s", "peak_memory_bytes"}
-"""Figures of a row that no two runs share."""
+"""Figures of a row that differ in every run."""
 
 
 def lacking() -> str | None:
-    """What this machine lacks for hosts of its own; None where it has all."""
+    """What this machine lacks for separate hosts; None if nothing."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "needs root on Linux"
     try:
@@ -61,10 +61,10 @@ def lacking() -> str | None:
 
 @dataclass(frozen=True)
 class Between:
-    """What lies between two hosts, in each direction.
+    """The network between two hosts, in each direction.
 
     Args:
-        delay_s: that a packet is held.
+        delay_s: delay of each packet.
         loss: share of packets that are lost.
     """
 
@@ -76,8 +76,8 @@ class Link(threading.Thread):
     """Carries packets from each of two TUN devices to the other.
 
     Args:
-        ends: their descriptors, which don't block.
-        between: what becomes of packets on the way.
+        ends: their non-blocking descriptors.
+        between: the network's delay and loss.
     """
 
     def __init__(self, ends: Sequence[int], between: Between) -> None:
@@ -87,7 +87,7 @@ class Link(threading.Thread):
         self._held: list[tuple[float, int, int, bytes]] = []
         self._ended = threading.Event()
         self.between = between
-        """May be changed meanwhile: with all lost, the cable is cut."""
+        """May be changed while running: a loss of 1 cuts the cable."""
         self.n_carried = self.n_lost = 0
 
     def run(self) -> None:
@@ -117,13 +117,13 @@ class Link(threading.Thread):
 
 @dataclass(frozen=True)
 class Host:
-    """A network namespace and the address that its one device has."""
+    """A network namespace and the address of its only device."""
 
     namespace: str
     address: str
 
     def start(self, words: Sequence[str], log: Path, **environment: str) -> subprocess.Popen[bytes]:
-        """A command on this host, which prints into `log`."""
+        """Starts a command on this host, which prints into `log`."""
         with open(log, "ab") as sink:
             return subprocess.Popen(
                 ["ip", "netns", "exec", self.namespace, *words],
@@ -133,7 +133,7 @@ class Host:
             )
 
     def n_sent_again(self) -> int:
-        """Segments that its TCP has sent more than once."""
+        """Segments that its TCP has retransmitted."""
         told = subprocess.check_output(
             ["ip", "netns", "exec", self.namespace, "cat", "/proc/net/snmp"], text=True
         )
@@ -169,7 +169,7 @@ def two_hosts(between: Between) -> Iterator[tuple[list[Host], Link]]:
             name = f"mgl{os.getpid()}-{number}"
             _ip("netns", "add", name)
             stack.callback(_ip, "netns", "del", name)
-            # What is opened here stays open when the device moves.
+            # The descriptor stays open when the device moves to the namespace.
             ends.append(_open_tun(name))
             stack.callback(os.close, ends[-1])
             _ip("link", "set", name, "netns", name)
@@ -188,7 +188,7 @@ def two_hosts(between: Between) -> Iterator[tuple[list[Host], Link]]:
 def start_training(
     hosts: Sequence[Host], n_processes: int, flags: dict[str, Any], log: Path
 ) -> list[subprocess.Popen[bytes]]:
-    """The documented command on each host, with so many processes."""
+    """Starts the documented command on each host, with so many processes."""
     words = [
         word
         for name, value in flags.items()
@@ -212,7 +212,7 @@ def start_training(
 
 
 def end_all(started: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ends launchers and what they have started, which is in sessions of its own."""
+    """Ends launchers and their child processes, which have sessions of their own."""
     import psutil
 
     for launcher in started:
@@ -226,14 +226,14 @@ def end_all(started: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to.
+    """The outcome of a training.
 
     Args:
         rows: of its metrics, without times.
         weights: SHA-256 of the adapter.
-        step_s: from the first step on, of one.
+        step_s: seconds per step, after the first.
         n_lost: packets that didn't arrive.
-        n_sent_again: segments of TCP.
+        n_sent_again: TCP segments that were retransmitted.
     """
 
     rows: list[dict[str, Any]]
@@ -251,13 +251,13 @@ def train(n_hosts: int, n_processes: int, between: Between, flags: dict[str, Any
     """Trains on one or two hosts.
 
     Args:
-        n_hosts: how many.
-        n_processes: of each.
-        between: what lies between them.
-        flags: of the training, its folder among them.
+        n_hosts: number of hosts.
+        n_processes: processes on each.
+        between: the network between them.
+        flags: of the training, including its folder.
 
     Raises:
-        RuntimeError: it failed; with what it said.
+        RuntimeError: it failed; with its output.
     """
     output, log = Path(flags["output_dir"]), Path(f"{flags['output_dir']}.log")
     with two_hosts(between) as (hosts, link):
@@ -286,9 +286,9 @@ def main() -> None:
     from musicgen_lora.prepare.examples import create_examples
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--processes", type=int, default=2, help="of each host")
-    parser.add_argument("--delay_ms", type=float, default=20.0, help="in each direction")
-    parser.add_argument("--loss", type=float, default=0.01, help="share of packets")
+    parser.add_argument("--processes", type=int, default=2, help="on each host")
+    parser.add_argument("--delay_ms", type=float, default=20.0, help="delay in each direction")
+    parser.add_argument("--loss", type=float, default=0.01, help="share of lost packets")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--model_path", default="tiny-beats")
     options = parser.parse_args()

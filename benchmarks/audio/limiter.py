@@ -1,5 +1,5 @@
-"""What `prepare --limit` does to 808 beats: loudness that is reached, how much is limited how long,
-and what it leaves of a bass.
+"""What `prepare --limit` does to 808 beats: the loudness reached, how much is limited for how long,
+and what it does to a bass.
 
     python benchmarks/audio/limiter.py --n_beats 8 --target_lufs -10
 """
@@ -19,7 +19,7 @@ RATE = 32_000
 
 
 def off_the_tone_db(waveform: np.ndarray, tone_hz: float) -> float:
-    """Energy of `[1, N]` more than 25 Hz off a tone, against that near it."""
+    """The energy of `[1, N]` more than 25 Hz off a tone, relative to that near it."""
     power = np.abs(np.fft.rfft(waveform[0] * np.hanning(waveform.shape[1]))) ** 2
     near = np.abs(np.fft.rfftfreq(waveform.shape[1], 1.0 / RATE) - tone_hz) <= 25.0
     return 10.0 * float(np.log10(power[~near].sum() / power[near].sum()))

@@ -3,8 +3,8 @@
     python benchmarks/audio/stretch.py    # bungee-python and librosa are compared where installed
 
 Each beat is stretched to another tempo and compared with the same beat played at that tempo, whose
-hits are as sharp as they were recorded. Rise is the steepest within 0.25 ms above 1 kHz at each
-hit, before is the level 4 to 20 ms ahead of it, where a vocoder smears an attack to.
+hits are as sharp as recorded. "Rise" is the steepest one within 0.25 ms above 1 kHz at each hit,
+"before" the level 4 to 20 ms ahead of it, where a vocoder smears the attack.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def resampled(waveform: np.ndarray, speed: float) -> np.ndarray:
 
 
 def methods() -> dict[str, Method]:
-    """What is compared, by name."""
+    """The methods that are compared, by name."""
     found: dict[str, Method] = {
         "ours": ours,
         "Signalsmith": signalsmith,
@@ -87,7 +87,7 @@ def methods() -> dict[str, Method]:
 
 
 def played_pair(seed: int, speed: float) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """A beat, the same at `speed` times its tempo, and where that has its loud hits."""
+    """A beat, the same at `speed` times its tempo, and the times of the latter's loud hits."""
     beat = dataclasses.replace(make_beat(seed, duration_s=8.0), humanise_ms=0.0)
     pattern = dataclasses.replace(beat.pattern, bpm=beat.pattern.bpm * speed)
     faster = dataclasses.replace(beat, pattern=pattern)
@@ -102,7 +102,7 @@ def played_pair(seed: int, speed: float) -> tuple[np.ndarray, np.ndarray, list[f
 
 
 def attacks(waveform: np.ndarray, times_s: list[float]) -> np.ndarray:
-    """Level before, peak and steepest rise of each hit, in dB: `[M, 3]`."""
+    """The level before, peak and steepest rise of each hit, in dB: `[M, 3]`."""
     high = sosfiltfilt(butter(2, 1000.0, "highpass", fs=RATE, output="sos"), waveform[0])
     power = np.convolve(high**2, np.ones(32) / 32, "same") + 1e-10
     level = 10.0 * np.log10(power)
@@ -117,7 +117,7 @@ def attacks(waveform: np.ndarray, times_s: list[float]) -> np.ndarray:
 
 
 def aligned(waveform: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """A waveform moved by up to 20 ms to where its treble is that of another, and as long."""
+    """A waveform shifted by up to 20 ms to align its treble with another's, at the same length."""
     short = max(0, like.shape[1] - waveform.shape[1])
     waveform = np.pad(waveform, ((0, 0), (0, short)))[:, : like.shape[1]]
     filters = butter(2, 1000.0, "highpass", fs=RATE, output="sos")
@@ -131,7 +131,7 @@ def aligned(waveform: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 def off_pitch_db(method: Method) -> float:
-    """Power of a stretched, held bass beside its pitch against that on it, in dB."""
+    """The power of a stretched, held bass off its pitch relative to that on it, in dB."""
     time_s = np.arange(4 * RATE) / RATE
     sound = 0.5 * np.sin(2.0 * np.pi * BASS_HZ * time_s) * np.exp(-time_s / 2.0)
     rng = np.random.default_rng(0)

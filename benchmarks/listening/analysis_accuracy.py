@@ -1,16 +1,16 @@
-"""Tempo, key and bar cuts against the truth, ours and our peers', in one run.
+"""Our and other libraries' tempos, keys and bar cuts against the truth, in one run.
 
     python benchmarks/listening/analysis_accuracy.py          # 150 clips, 30 tracks, some minutes
     python benchmarks/listening/analysis_accuracy.py --corpus pretraining/work/corpus
     python benchmarks/listening/analysis_accuracy.py --fit key --corpus pretraining/work/corpus
 
-Clips are 808 beats, rendered afresh from seeds that nothing was fitted on, and cut to start
-anywhere in the first two bars. With `--corpus`, held-out clips of the pretraining corpus follow:
-15 other styles on kits that its training split lacks. `--fit` prints the weights of `audio.metre`
-or the profiles of `audio.key` instead, from the tuning seeds and the corpus's training split.
-`--key_only` reports on the key alone.
+Clips are 808 beats, rendered from seeds that nothing was fitted on, and cut to start anywhere in
+the first two bars. With `--corpus`, held-out clips of the pretraining corpus follow: 15 other
+styles on kits that its training split lacks. `--fit` instead prints the weights of `audio.metre`
+or the profiles of `audio.key`, from the tuning seeds and the corpus's training split. `--key_only`
+reports only the key.
 
-Peers are run if they are installed: librosa (ISC) and sonara (MIT).
+Other libraries are run if they are installed: librosa (ISC) and sonara (MIT).
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ RATE = 32_000
 TUNING_SEEDS = range(1000, 1300)
 REPORT_SEED = 5000
 TUNING_SHARE = {"metre": 8, "key": 3}
-"""Every so manyth clip of the corpus's training split is used."""
+"""One in this many clips of the corpus's training split is used."""
 CORPUS_WEIGHT = {"metre": 0.4, "key": 0.2}
-"""What a clip counts in fitting, against an 808 beat: that comes first."""
+"""Weight of a clip in fitting relative to an 808 beat, which matters more."""
 MAJOR_WEIGHT = 2.0
-"""What a clip in major counts for keys, against one in minor: four in five tuning clips with a key
-are in minor. With less, a plain cadence in C major is heard as C minor."""
+"""Weight of a clip in major relative to one in minor when fitting keys: four in five tuning clips
+with a key are in minor. With less, a plain cadence in C major is heard as C minor."""
 DRUMLESS = {"chords only", "lead only", "bass only", "no drums"}
 TEMPO_TOLERANCE = 0.04
 CUT_TOLERANCE_S = 0.03
@@ -154,7 +154,7 @@ def report_tempo(clips: list[Clip]) -> None:
 
 
 def report_key(clips: list[Clip]) -> None:
-    # Drums alone; an 808 beat without a pitched sound states no key either.
+    # Drums alone: an 808 beat without a pitched sound has no key either.
     without = [estimate_key(clip.waveform, RATE) for clip in clips if clip.key is None]
     clips = [clip for clip in clips if clip.key is not None]
     sonara = optional("sonara")
@@ -189,7 +189,7 @@ def report_key(clips: list[Clip]) -> None:
 
 
 def _key_error(true: str, found: str | None) -> str:
-    """What a wrong key is to the right one."""
+    """The relation of a wrong key to the right one."""
     if found is None:
         return "none found"
     tonic, mode = true.split()
@@ -255,8 +255,8 @@ def tuning_clips(corpus: Path | None, share: int) -> Iterator[Clip]:
 
 
 def fit(corpus: Path | None, what: str) -> None:
-    """Prints what `audio.metre` or `audio.key` holds: both are softmax regressions, of the right
-    one among a clip's hypotheses, and of the right key among 24."""
+    """Prints the parameters of `audio.metre` or `audio.key`: both are softmax regressions, for the
+    right one among a clip's hypotheses, and for the right key among 24."""
     rows = []
     for clip in tuning_clips(corpus, TUNING_SHARE[what]):
         weight = 1.0 if clip.group.startswith("808") else CORPUS_WEIGHT[what]
@@ -277,7 +277,7 @@ def fit(corpus: Path | None, what: str) -> None:
 
 
 def _metre_choices(clip: Clip) -> tuple[np.ndarray, np.ndarray] | None:
-    """Features of the hypotheses `[H, D]`, and which are right; None where none is."""
+    """Features of the hypotheses `[H, D]`, and which are right; None if none is."""
     strengths = onset_strengths(clip.waveform, RATE)
     bars = find_hypotheses(strengths, *find_tempi(strengths))
     if bars is None or clip.group.endswith("without drums"):
@@ -291,7 +291,7 @@ def _metre_choices(clip: Clip) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _key_choices(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    """Features of the 24 keys `[24, 145]`, and which is right: all where there is none."""
+    """Features of the 24 keys `[24, 145]`, and which is right: all if there is none."""
     notes = find_bass_notes(clip.waveform, RATE)
     seen = key_features(pitch_evidence(clip.waveform, RATE, notes))[:, :-1]
     width = seen.shape[1]
@@ -309,8 +309,8 @@ def _key_choices(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
 def _softmax_regression(
     rows: list[tuple[np.ndarray, np.ndarray, float]], ridge: float, *, scaled: bool = False
 ) -> np.ndarray:
-    """Weights that give the right choices of each row `[H, D]` most of the probability; where all
-    are right, each an equal share of it."""
+    """Weights that give the right choices of each row `[H, D]` most of the probability or, if all
+    are right, an equal share each."""
     features = np.concatenate([row[0] for row in rows])
     scale = features.std(axis=0) if scaled else np.ones(features.shape[1])
     features = features / scale

@@ -1,11 +1,11 @@
-"""How well copies are told from other beats of the same kit, and what the search costs.
+"""How well copies are distinguished from other beats of the same kit, and what the search costs.
 
     python benchmarks/listening/duplicates_accuracy.py
 
 Composes different beats for the 808 kit, makes copies of some (gain, MP3, resampling, shifts,
-all of these at once, the loop twice), and searches the whole pool. Every copy should come back in
-a group with its original, and no group should hold two different beats. Takes about 3 minutes on
-one core, most of them for playing the beats.
+all of these at once, the loop twice), and searches the whole pool. Every copy should end up in a
+group with its original, and no group should hold two different beats. Takes about 3 minutes on
+one core, most of them for rendering the beats.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Audio = tuple[np.ndarray, int]
 
 
 def mp3(waveform: np.ndarray, rate: int, kbps: int = 128) -> Audio:
-    """Through a constant-rate MP3. libsndfile maps compression levels 0-1 to 320-32 kbit/s."""
+    """Encoded to constant-rate MP3. libsndfile maps compression levels 0-1 to 320-32 kbit/s."""
     buffer = io.BytesIO()
     soundfile.write(
         buffer,
@@ -54,7 +54,7 @@ def mp3(waveform: np.ndarray, rate: int, kbps: int = 128) -> Audio:
 
 
 def resampled(waveform: np.ndarray, rate: int) -> np.ndarray:
-    """From `RATE` to `rate`."""
+    """Resampled from `RATE` to `rate`."""
     return soxr.resample(waveform.T, RATE, rate).T
 
 
@@ -69,7 +69,7 @@ def trimmed(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def everything(waveform: np.ndarray, rng: np.random.Generator) -> Audio:
-    """Cut, turned down, resampled and MP3."""
+    """Trimmed, turned down, resampled and encoded to MP3."""
     return mp3(resampled(0.3 * trimmed(waveform, rng), 32_000), 32_000)
 
 
@@ -122,7 +122,7 @@ def hard_pairs(beats: list[Beat], n_pairs: int) -> list[tuple[int, int]]:
 
 
 def rolled(prints: np.ndarray, bands: int) -> np.ndarray:
-    """A fingerprint of the same statistics with its bands moved round: another clip."""
+    """A fingerprint of the same statistics with its bands rotated: another clip."""
     n_bits = np.uint64(N_BANDS - 1)
     mask = (np.uint64(1) << n_bits) - np.uint64(1)
     up, down = np.uint64(bands), n_bits - np.uint64(bands)
@@ -132,7 +132,7 @@ def rolled(prints: np.ndarray, bands: int) -> np.ndarray:
 
 
 def report_copies(prints: dict[tuple[int, str], tuple]) -> None:
-    """Similarity of the copies, and the share that the search of the whole pool finds."""
+    """Prints the similarity of the copies, and the share that a search of the whole pool finds."""
     ids = list(prints)
     fingerprints, durations = zip(*prints.values(), strict=True)
     groups = duplicate_groups(ids, fingerprints, durations)
@@ -151,7 +151,7 @@ def report_copies(prints: dict[tuple[int, str], tuple]) -> None:
 
 
 def report_others(beats: list[Beat], prints: dict[tuple[int, str], tuple], n_pairs: int) -> None:
-    """Similarity of different beats: at random, and of one style at (nearly) one tempo."""
+    """Prints the similarity of different beats: random ones, and of one style and similar tempo."""
     rng = np.random.default_rng(0)
     drawn = [tuple(rng.choice(len(beats), 2, replace=False).tolist()) for _ in range(n_pairs)]
     print(f"\n{'different beats':<32}{'pairs':>8}{'false':>8}{'99 %':>8}{'most':>8}")
@@ -166,7 +166,7 @@ def report_others(beats: list[Beat], prints: dict[tuple[int, str], tuple], n_pai
 
 
 def report_cost(originals: list[tuple]) -> None:
-    """Seconds of the search alone among 100, 1,000 and 10,000 clips."""
+    """Prints the seconds of the search alone among 100, 1,000 and 10,000 clips."""
     print(f"\n{'clips':>8}{'seconds':>10}{'pairs compared in full':>26}{'fingerprints, MB':>20}")
     for n_clips in (100, 1_000, 10_000):
         clips = [

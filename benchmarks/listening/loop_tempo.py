@@ -3,9 +3,9 @@
     python benchmarks/listening/loop_tempo.py                  # 808 beats, three minutes
     python benchmarks/listening/loop_tempo.py --folder my_loops  # and what each file gets
 
-Loops are 1, 2, 4 or 8 bars cut out of 808 beats that nothing was fitted on; excerpts are stretches
-of the same beats, of any length and of whole seconds; the rest are noises, scattered hits and
-drones without a tempo. A tempo is said where a caption would say it.
+Loops are 1, 2, 4 or 8 bars cut from 808 beats that nothing was fitted on; excerpts are parts of the
+same beats, of any length and of whole seconds; the rest are noises, scattered hits and drones
+without a tempo. A tempo counts as said if a caption would state it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHORTEST_S, LONGEST_S = 2.0, 16.0
 WHOLE_SECONDS = (2, 3, 4, 5, 6, 8, 10, 12, 15)
 
 Piece = tuple[str, np.ndarray, float | None]
-"""Its group, its waveform `[1, N]` and its tempo."""
+"""The group, waveform `[1, N]` and tempo of a piece."""
 
 
 def beat_pieces(seed: int) -> Iterator[Piece]:

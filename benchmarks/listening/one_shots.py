@@ -1,10 +1,10 @@
-"""How well single hits are told from short loops.
+"""How well single hits are distinguished from short loops.
 
     python benchmarks/listening/one_shots.py
 
-Hits are the recordings that ship, those that begin with more than one onset apart, as they are and
-lengthened by silence; loops are one and two bars of 808 beats, whole and one track alone, dry and
-in two rooms. Takes a minute and a half on one core.
+Hits are the bundled recordings, with those that begin with more than one onset in a group of their
+own, as they are and padded with silence; loops are one and two bars of 808 beats, full mixes and
+single tracks, dry and in two rooms. Takes a minute and a half on one core.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ NO_SINGLE_HITS = frozenset(
     ]
 )
 HELD = frozenset(("bass_thick_c", "bass_trance_c", "bass_voxy_c", "bass_hard_c"))
-"""Notes that are held to their end: no decay."""
+"""Notes that are held to their end, without a decay."""
 SHORTEST_S = 1.0
 RATE = 32_000
 N_BEATS = 60
 ROOMS = {"dry": (0.0, 0.0), "room 1.5 s": (1.5, 0.5), "hall 2.5 s": (2.5, 1.0)}
-"""Reverberation time and its level."""
+"""Reverberation time and level."""
 
 
 def hits() -> Iterator[tuple[str, np.ndarray]]:
@@ -63,7 +63,7 @@ def hits() -> Iterator[tuple[str, np.ndarray]]:
 
 
 def loops() -> Iterator[tuple[str, np.ndarray]]:
-    """The group and waveform `[1, N]` of each loop with two hits and more."""
+    """The group and waveform `[1, N]` of each loop with at least two hits."""
     for seed in range(N_BEATS):
         beat = make_beat((8, seed), duration_s=8.0)
         for track in (None, *beat.pattern.tracks):
@@ -84,7 +84,7 @@ def loops() -> Iterator[tuple[str, np.ndarray]]:
 
 
 def in_room(waveform: np.ndarray, seconds: float, level: float) -> np.ndarray:
-    """`[1, N]` with a diffuse reverberation of noise."""
+    """`[1, N]` with a diffuse reverberation made of noise."""
     n_samples = round(seconds * RATE)
     if not n_samples:
         return waveform

@@ -1,10 +1,10 @@
-"""How surely a beat is found in a mix that plays it, and what the search costs.
+"""How reliably a beat is found in a mix that plays it, and what the search costs.
 
     python benchmarks/listening/shared_audio.py
 
 Composes beats for the 808 kit and compares each pair of them, which share nothing; then each with
-mixes that play it between two others: whole, a stretch of it, through an MP3, quieter than its
-neighbours, and one bar of it as a loop. Takes about two minutes on one core.
+mixes that play it between two others: whole, in part, as MP3, quieter than its neighbours, and one
+bar of it as a loop. Takes about two minutes on one core.
 """
 
 from __future__ import annotations
