@@ -158,13 +158,8 @@ def test_a_file_is_read_once_unless_it_changes(
         ("a.json", [{"prompt": "x", "duration": True}], "duration = True: must not be true or"),
         ("a.csv", "prompt,bpm\nx,140\ny,fast\n", "line 3: bpm = 'fast': "),
         ("a.csv", "prompt,tempo\nx,140\n", "line 2: 'tempo': no such field"),
-<<<<<<< HEAD
-        ("a.csv", "prompt,提示词\nx,y\n", "the column 'prompt' stands twice"),
-        ("a.json", [{"prompt": "x", "提示词": "y"}], "'提示词': prompt is given twice"),
-=======
         ("a.csv", "prompt,提示词\nx,y\n", "the column 'prompt' occurs twice"),
-        ("a.json", [{"prompt": "x", "提示词": "y"}], "'提示词': prompt stands twice"),
->>>>>>> 33b3f7d (training, model, cluster, runtime, formats: plainer English in messages, docstrings and comments)
+        ("a.json", [{"prompt": "x", "提示词": "y"}], "'提示词': prompt is given twice"),
         ("a.csv", "prompt,bpm\n,140\n", 'line 2: needs a "prompt"'),
         ("a.csv", "prompt\nx,y\n", "line 2: more columns than the header"),
         ("a.json", [{"prompt": "x", "variations": 1000}] * 11, "more than 10,000 clips"),

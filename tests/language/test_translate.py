@@ -199,11 +199,6 @@ def test_english_is_left_alone() -> None:
     ids=lambda name: name[:12],
 )
 def test_a_name_made_to_hold_up_passes(name: str) -> None:
-<<<<<<< HEAD
     """Each ends, since the work for one line is bounded."""
-    for line in (name, f"{name}: is no regular file.", f"Note: 2 clips: {name}"):
-=======
-    """Each ends, as work for one line is bounded."""
     for line in (name, f"{name}: is not a regular file.", f"Note: 2 clips: {name}"):
->>>>>>> 33b3f7d (training, model, cluster, runtime, formats: plainer English in messages, docstrings and comments)
         assert translated(line)
