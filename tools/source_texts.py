@@ -1,6 +1,6 @@
 """Extracts the texts of the source as templates for the catalogue of translations.
 
-The f-string `f"{path}: is not a regular file."` is "{0}: is no regular file.", `count(n, "clip")` is
+The f-string `f"{path}: is missing."` is "{0}: is missing.", `count(n, "clip")` is
 "{0:clip}", a choice of grammar such as is or are is "⟨is|are⟩", and any other choice gives a
 template each. A name that a function assigns to a text once is replaced by that text.
 """
