@@ -333,7 +333,7 @@ def plant(adapter: Path, folder: Path) -> None:
         report = json.loads((folder / name / "evaluation" / "report.json").read_text())
         primary = report["primaries"][0]
         found = report["memorisation"]["continuations"]
-        print(f"{name}: loss {primary['verdict']} ({primary['difference']:+.3f} nats a token)")
+        print(f"{name}: loss {primary['verdict']} ({primary['difference']:+.3f} nats per token)")
         print(f"{name}: forgetting {report['forgetting']['mean']['relative']:+.1%}")
         excess, captions = report["overfitting"]["excess"], report["captions"]
         print(

@@ -128,7 +128,7 @@ def losses_by_position(model: BaseModel, windows: Windows) -> dict[str, Any]:
 
 
 def caption_effect(model: BaseModel, own: Windows, misled: Windows) -> dict[str, Any]:
-    """How much captions tell the model: the extra nats a token that windows cost with the next
+    """How much captions tell the model: the extra nats per token that windows cost with the next
     clip's caption instead of their own."""
     losses = [held_out_losses(model, windows, BATCH) for windows in (own, misled)]
     gains = np.subtract(losses[1], losses[0])

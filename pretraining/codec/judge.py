@@ -46,7 +46,7 @@ class Judge(nn.Module):
             nn.init.normal_(table.weight, std=0.05)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """The losses `[K]` on `tokens [B, K, T]`, in nats a token."""
+        """The losses `[K]` on `tokens [B, K, T]`, in nats per token."""
         n_batch, _, n_frames = tokens.shape
         n_steps = n_frames + N_CODEBOOKS - 1
         delayed = torch.full((n_batch, N_CODEBOOKS, n_steps), SPECIAL)

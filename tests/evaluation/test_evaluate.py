@@ -133,13 +133,13 @@ def test_its_figures_go_into_the_card_of_the_adapter_that_was_measured(
     # The card beside it has the figures of its last evaluation already.
     own_card = (trained["adapter"] / "README.md").read_text(encoding="utf-8")
     assert own_card.count(BEGIN) == own_card.count("## Evaluation") == 1
-    assert "Held-out loss in nats a token, at step" in own_card
+    assert "Held-out loss in nats per token at step" in own_card
     assert section in (tmp_path / "shared" / "README.md").read_text(encoding="utf-8")
     loss = report["primaries"][0]
     cells = f"{loss['base']:.3f} | {loss['adapter']:.3f} | {loss['difference']:+.3f}"
     interval = f"{loss['ci_low']:+.3f} to {loss['ci_high']:+.3f}"
     # Four sources are too few for a test.
-    said = f"(nats a token) | not tested | {cells} | {interval} | \N{EN DASH} | 4 s"
+    said = f"(nats per token) | not tested | {cells} | {interval} | \N{EN DASH} | 4 s"
     assert said in section
     assert "n = 4 training and 4 held-out sources" in section
     # What a report says of its owner's files stays at home.

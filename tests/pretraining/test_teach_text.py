@@ -131,7 +131,7 @@ def test_the_clock_learns_hands_that_no_fit_has(
     assert before[3] == pytest.approx(0.0, abs=0.05)
     assert after[3] > 0.3
     assert min(after[:3]) > 0.85
-    assert "turns a bar is shown" in capsys.readouterr().out
+    assert "turns per bar" in capsys.readouterr().out
     long = lengthen.LongLesson(base, clock.ClockLesson(base, None, rows, lengthen.N_LONG))
     known, later = (0, clock.N_POSITIONS), (clock.N_POSITIONS, lengthen.N_LONG)
     own, unknown = long.shown(layer, known), long.shown(layer, later)

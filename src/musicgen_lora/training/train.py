@@ -310,7 +310,7 @@ def _measure_effect(inputs: RunInputs, weights: LoraWeights, log: RunLog) -> dic
     with working(log.console, "measuring the adapter's effect"):
         effect = validation.adapter_effect(weights.base_alone, model, windows, settings.batch_size)
     log.say(
-        f"Effect of the adapter: KL {effect['mean_kl']:.2g} nats a token, largest logit "
+        f"Effect of the adapter: KL {effect['mean_kl']:.2g} nats per token, largest logit "
         f"change {effect['max_logit_change']:.2f}."
     )
     return effect

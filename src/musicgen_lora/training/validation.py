@@ -76,7 +76,7 @@ def adapter_effect(
         batch_size: windows that go through the model together; halved if memory runs out.
 
     Returns:
-        `mean_kl` (nats a token, KL(adapter || base)) and `max_logit_change`.
+        `mean_kl` (nats per token, KL(adapter || base)) and `max_logit_change`.
 
     Raises:
         RunError: nothing changes at all, or memory runs out with a single window.

@@ -311,7 +311,7 @@ def test_an_evaluation_plays_anew_what_was_kept_of_windows_that_began_elsewhere(
     playing = ClipKind(90, Sampling(1.0))
     kept = np.zeros((4, 90), dtype=np.int32)
     for number, prompt in enumerate(prompts):
-        how = (decode.VERSION, performer.reads(prompt), number, 90, None)
+        how = (decode.VERSION, "fp32", performer.reads(prompt), number, 90, None)
         key = performer.key("clip", *how, asdict(playing.sampling))
         performer.store.put("clips", {key: {"codes": kept}})
     played = play_prompts(

@@ -188,5 +188,5 @@ def test_a_clap_that_brings_code_is_refused(tmp_path: Path) -> None:
     config = json.loads((clap / "config.json").read_text())
     config["auto_map"] = {"AutoModel": "evil.Clap"}
     (clap / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="auto_map is not read"):
+    with pytest.raises(UserError, match="auto_map is not supported"):
         check_clap(clap)

@@ -124,8 +124,8 @@ def _figures(facts: Mapping[str, Any]) -> str:
         f"| {name} | {before:.4f} | {after:.4f} | {100 * (after - before) / before:+.1f} % |"
         for name, before, after in rows
     )
-    return f"""Held-out loss in nats a token at step {best["step"]}, the step with the lowest mean \
-(held-out clips: {facts["data"]["n_validation"]}).
+    return f"""Held-out loss in nats per token at step {best["step"]}, the step with the lowest \
+mean (held-out clips: {facts["data"]["n_validation"]}).
 
 | | base | with adapter | change |
 | --- | --- | --- | --- |

@@ -25,13 +25,14 @@ from musicgen_lora.formats.kinds import (
     text,
     truth,
 )
+from musicgen_lora.plural import count
 
 REPORT_FILE = "report.json"
 DASH = "\N{EN DASH}"
 PRIMARY_NAMES = {
-    "held_out_loss": "Held-out loss (nats a token)",
-    "kernel_distance": "Distance of clips to held-out ones (KAD)",
-    "descriptor_distance": "Distance of descriptors (standard deviations)",
+    "held_out_loss": "Held-out loss (nats per token)",
+    "kernel_distance": "Distance of generated clips to held-out ones (KAD)",
+    "descriptor_distance": "Descriptor distance (standard deviations)",
 }
 VERDICTS = ("better", "worse", "no clear change", "not computed")
 _NUMBER = or_null(real(-1e12, 1e12))
@@ -146,7 +147,7 @@ def evaluation_section(report: Mapping[str, Any]) -> str:
     if losses := _loss_rows(report):
         lines += [
             "",
-            "| loss (nats a token) | base | with adapter | change | interval | n |",
+            "| loss (nats per token) | base | with adapter | change | interval | n |",
             "| --- | ---: | ---: | ---: | --- | --- |",
             *losses,
         ]
@@ -187,7 +188,7 @@ def _caption_line(report: Mapping[str, Any]) -> list[str]:
     return [
         "",
         f"Captions {said}: compared with other clips' captions, their own lower the loss on "
-        f"held-out clips by {_number(held['gain'])} nats a token (n = {held['n']} sources).",
+        f"held-out clips by {_number(held['gain'])} nats per token (n = {held['n']} sources).",
     ]
 
 
@@ -205,7 +206,7 @@ def _primary_row(own: Mapping[str, Any]) -> str:
         else "< 0.001"
         if own["p_holm"] < 0.001
         else f"{own['p_holm']:.3f}",
-        f"{own['n']} {own['unit']}s{few}",
+        f"{count(own['n'], own['unit'])}{few}",
     )
     return f"| {' | '.join(cells)} |"
 

@@ -212,7 +212,7 @@ def held_out_loss(
     draws: Sequence[DrawnBatch],
     autocast: torch.dtype | None,
 ) -> list[float]:
-    """The loss of each codebook over fixed windows, in nats a token."""
+    """The loss of each codebook over fixed windows, in nats per token."""
     device = model.device
     total = torch.zeros(2, model.shape.n_codebooks, dtype=torch.float64, device=device)
     for draw in draws:

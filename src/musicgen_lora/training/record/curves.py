@@ -19,7 +19,7 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], base_loss: float) ->
     """Training loss with its running mean, held-out losses and the base's, as a PNG.
 
     Args:
-        base_loss: in nats a token.
+        base_loss: in nats per token.
     """
     from matplotlib.figure import Figure
 
@@ -46,6 +46,6 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], base_loss: float) ->
             label=said("held-out clips"),
         )
     axes.set_xlabel(said("training step"))
-    axes.set_ylabel(said("loss (nats a token)"))
+    axes.set_ylabel(said("loss (nats per token)"))
     axes.legend(frameon=False)
     atomic.write_file(path, lambda temporary: figure.savefig(temporary, format="png"))

@@ -19,7 +19,7 @@ def verdict(base_loss: float, held_out: Sequence[tuple[int, float]]) -> str:
     learning if the last of at least three validations is the best and fell by a tenth of the gain.
 
     Args:
-        base_loss: of the base on the held-out clips, in nats a token.
+        base_loss: of the base on the held-out clips, in nats per token.
         held_out: `(step, loss)` of each validation, in order; empty if nothing is held out.
     """
     if not held_out:
