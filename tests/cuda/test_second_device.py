@@ -38,6 +38,8 @@ def test_it_is_as_far_away_as_a_card() -> None:
             _ = here + there
         with pytest.raises(MixedDevices):
             layer(here)
+        with pytest.raises(MixedDevices, match="index_select"):
+            there.index_select(0, torch.tensor([0, 1]))
         with pytest.raises(TypeError, match="cpu"):
             there.numpy()
 

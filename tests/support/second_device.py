@@ -17,10 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 CARD = torch.device("cuda", 0)
-ACROSS = {"aten::copy_", "aten::_to_copy"}
-"""Operations that may have tensors of both devices."""
-INDEXING = "aten::index"
-"""CUDA takes indices from the CPU."""
+COPY = "aten::copy_"
+ACROSS = {COPY, "aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
+"""Operations that may have tensors of both devices: CUDA takes the indices of `x[indices]` from the
+CPU, but not those of `index_select` and the like."""
 _getters: Any = torch.Tensor
 _DEVICE, _IS_CUDA = _getters.device.__get__, _getters.is_cuda.__get__
 
@@ -49,11 +49,11 @@ class _Operations(TorchDispatchMode):
         tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
         # A number in a tensor of the CPU may take part in anything.
         places = {is_on_card(tensor) for tensor in tensors if tensor.dim()}
-        if len(places) > 1 and name not in ACROSS and not name.startswith(INDEXING):
+        if len(places) > 1 and name not in ACROSS:
             shapes = [(tuple(t.shape), "card" if is_on_card(t) else "cpu") for t in tensors]
             raise MixedDevices(f"{name}: {shapes}")
         found = func(*args, **(kwargs or {}))
-        if name != "aten::copy_" and any(map(is_on_card, tensors)):
+        if name != COPY and any(map(is_on_card, tensors)):
             for one in tree_leaves(found):
                 if isinstance(one, torch.Tensor):
                     _mark(one, True)

@@ -20,7 +20,6 @@ from musicgen_lora.generation.clips.keeping import (
     WAIT_S,
     level_sentence,
     loudness_sentence,
-    quieter_sentence,
     seams_sentence,
     takes_sentence,
     write_clip,
@@ -29,6 +28,7 @@ from musicgen_lora.generation.clips.written import Written
 from musicgen_lora.generation.musicgen import MusicGen
 from musicgen_lora.generation.orders import check_captions
 from musicgen_lora.generation.outlets import open_live
+from musicgen_lora.generation.recordings.extension import quieter_sentence
 from musicgen_lora.generation.session import Session
 from musicgen_lora.generation.wanted import check_request
 from musicgen_lora.model.lora.adapter import read_adapter
@@ -194,5 +194,5 @@ def _say_of(clip: GeneratedClip, path: Path, altered: str | None, console: Conso
         console.print(f"{path.name}: {said}", style="yellow")
     if clip.takes and clip.wanted.keeps_level:
         console.print(f"{path.name}: {seams_sentence(clip.takes[0])}")
-        if said := quieter_sentence(clip.takes[0]):
+        if said := quieter_sentence(clip.takes[0].figures["onto"]):
             console.print(f"{path.name}: {said}", style="yellow")

@@ -15,10 +15,9 @@ from musicgen_lora.audio.writing import CEILING, sound_bytes
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.clips.keeping import quieter_sentence
 from musicgen_lora.generation.clips.takes import JudgedTake
 from musicgen_lora.generation.recordings.bar_grid import find_grid
-from musicgen_lora.generation.recordings.extension import Extension
+from musicgen_lora.generation.recordings.extension import Extension, quieter_sentence
 from musicgen_lora.generation.recordings.recording import Recording, asked_of
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.shape import Shape
@@ -121,9 +120,11 @@ def test_new_music_that_its_peaks_keep_quieter_is_told() -> None:
     assert done.quieter_db == pytest.approx(20.0 * np.log10(2.5), abs=0.2)
     assert done.facts()["onto"]["quieter_db"] == round(done.quieter_db, 2)
     take = JudgedTake(0, done.waveform, (), 0.0, done.facts())
-    assert quieter_sentence(take).startswith(f"the new music is {done.quieter_db:.1f} dB quieter")
+    assert quieter_sentence(take.figures["onto"]).startswith(
+        f"the new music is {done.quieter_db:.1f} dB quieter"
+    )
     matched = JudgedTake(0, done.waveform, (), 0.0, regenerated(extension, LOOP).facts())
-    assert quieter_sentence(matched) == ""
+    assert quieter_sentence(matched.figures["onto"]) == ""
 
 
 def test_a_loop_s_first_bar_goes_on_from_its_last() -> None:

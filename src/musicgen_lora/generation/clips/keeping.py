@@ -102,18 +102,6 @@ def seams_sentence(take: JudgedTake) -> str:
     return f"crossfades at {'; '.join(parts)}."
 
 
-def quieter_sentence(take: JudgedTake) -> str:
-    """What to tell the user if new music stays quieter than the recording; empty if it doesn't."""
-    levels = take.figures["onto"]
-    if not levels["quieter_db"]:
-        return ""
-    return (
-        f"the new music is {levels['quieter_db']:.1f} dB quieter than what it continues or "
-        "replaces: its peaks, or the limit of 6 dB, allow no more gain than "
-        f"{levels['raised_db']:+.1f} dB."
-    )
-
-
 def write_clip(folder: Path, clip: GeneratedClip) -> Path:
     """Writes a clip and the requested files beside it, all of them or none, under a name that
     different audio never shares.

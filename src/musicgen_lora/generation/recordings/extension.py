@@ -273,6 +273,18 @@ class Extension:
         return np.concatenate([back, waveform[:, stop:end]], axis=1), (at, at + n_fade)
 
 
+def quieter_sentence(onto: Mapping[str, Any]) -> str:
+    """What to tell the user if new music stays quieter than the recording, by a take's figures of
+    it; empty if it doesn't."""
+    if not onto["quieter_db"]:
+        return ""
+    return (
+        f"the new music is {onto['quieter_db']:.1f} dB quieter than what it continues or replaces: "
+        f"its peaks, or the limit of {RAISED_MOST_DB:g} dB, allow no more gain than "
+        f"{onto['raised_db']:+.1f} dB."
+    )
+
+
 def _resampled(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     """`[C, N]` at another rate."""
     if rate == wanted:
