@@ -12,6 +12,8 @@ from musicgen_lora.model.text.wording import HAN, WORDS_FILE, english_of
 
 PROMPTS = Path(__file__).with_name("chinese_prompts.txt").read_text(encoding="utf-8").splitlines()
 
+FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
+
 
 def listed() -> tuple[list[tuple[str, str]], dict[str, str]]:
     """Words with their English, and traditional characters with the simplified ones."""
@@ -80,7 +82,7 @@ def test_what_is_counted_in_beats_is_a_tempo_only_where_it_can_be_one(
     ("text", "english"),
     [
         ("BPM：140", "BPM: 140"),
-        ("ｄａｒｋ　ｔｒａｐ，１４０ bpm", "dark trap, 140 bpm"),
+        ("dark\u3000trap，140".translate(FULL_WIDTH) + " bpm", "dark trap, 140 bpm"),
         ("dark trap、140 bpm。", "dark trap, 140 bpm."),
         ("【trap】C♯ minor, B♭ bass", "(trap)C# minor, Bb bass"),
     ],

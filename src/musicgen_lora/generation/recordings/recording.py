@@ -234,8 +234,9 @@ def _regeneration(
         "end_s": end / rate,
         "heard_s": n_frames / frame_rate,
     }
+    bars = f"bar {first} alone" if first == last else f"bars {first} to {last}"
     said = (
-        f"{path}: regenerating bars {first} to {last}, {begin / rate:.2f} to {end / rate:.2f} s "
+        f"{path}: regenerating {bars}, {begin / rate:.2f} to {end / rate:.2f} s "
         f"(bar 1 at {grid.first_s:.2f} s, {grid.told_bpm} bpm: {grid.source}); the model hears the "
         f"{n_frames / frame_rate:.1f} s before."
     )

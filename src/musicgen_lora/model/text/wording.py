@@ -35,10 +35,10 @@ SIGNS = re.compile("[\uff01-\uff5e\u3000-\u3003\u3008-\u3011\u3014-\u301b\u00b7\
 FULL_WIDTH = re.compile("([\uff0c\uff1b\uff1a\uff01\uff1f])")
 """Full-width comma, semicolon, colon and so on, which include their own space."""
 PUNCTUATION = str.maketrans(
-    {"、": ", ", "。": ". ", "·": " ", "♯": "#", "♭": "b", "～": "-"}
+    {"、": ", ", "。": ". ", "·": " ", "♯": "#", "♭": "b", "\uff5e": "-"}
     | dict.fromkeys("「」『』《》〈〉“”", '"')
-    | dict.fromkeys("【〔〖〘〚", "(")
-    | dict.fromkeys("】〕〗〙〛", ")")
+    | dict.fromkeys("【\u3014〖〘〚", "(")
+    | dict.fromkeys("】\u3015〗〙〛", ")")
 )
 
 
