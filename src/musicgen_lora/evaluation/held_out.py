@@ -92,23 +92,20 @@ def find_held_out(
         if recorded
         else "The adapter names no held-out clips"
     )
+    measured = validation or clips
+    n_heard = _n_heard(measured, data_dir, facts, from_tokens, own_run)
     if validation:
-        measured, origin = (
-            validation,
-            (
-                f"{unmatched}; measured on the dataset's validation split "
-                f"({count(len(validation), 'clip')})."
-            ),
+        origin = (
+            f"{unmatched}; measured on the dataset's validation split "
+            f"({count(len(validation), 'clip')})."
         )
     else:
-        measured, origin = (
-            clips,
-            (
-                f"{unmatched}, and the dataset has no validation split; measured on all its clips "
-                f"({len(clips)}): the adapter may have been trained on some of them."
-            ),
+        origin = (
+            f"{unmatched}, and the dataset has no validation split; measured on all its clips "
+            f"({len(clips)})."
         )
-    n_heard = _n_heard(measured, data_dir, facts, from_tokens, own_run)
+    if not (validation or n_heard):
+        origin = f"{origin} The adapter may have been trained on some of them."
     return HeldOut(measured, data_dir, origin, n_heard=n_heard, **_windows(facts))
 
 

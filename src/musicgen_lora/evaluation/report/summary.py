@@ -109,6 +109,8 @@ def loss_sentence(mean: PairedResult) -> str:
         return f"The held-out loss is not a positive number; something is broken ({n})."
     size = f"{abs(relative) * 100:.1f} %"
     if low is None or high is None:
+        if size == "0.0 %":
+            return f"The adapter left the held-out loss as it was ({n}: too few for an interval)."
         verb = "lowered" if relative < 0 else "raised"
         return f"The adapter {verb} the held-out loss by {size} ({n}: too few for an interval)."
     if low <= 0.0 <= high:
