@@ -26,6 +26,9 @@ from musicgen_lora.model.shape import Shape
 from musicgen_lora.plural import count
 from musicgen_lora.urls import shown
 
+SILENT_PEAK = 1e-3
+"""What the model hears is silent if no sample is above this."""
+
 LONGEST_S = 600.0
 OTHERS = {
     "base": "The recording was made with another base model; to use that one, pass it "
@@ -171,6 +174,11 @@ def _continuation(
         said = (
             f"{path}: adding {added} s from {at_s:g} s on, in place of the rest; the model hears "
             f"the {heard} s before."
+        )
+    if float(np.abs(recording.waveform[:, -int(heard_s * rate) :]).max()) < SILENT_PEAK:
+        said = (
+            f"{said} They are silent, so the new music has nothing to follow: give a --continue_at "
+            "before the silence, or more --heard."
         )
     if grid is not None:
         facts |= {"bpm": round(grid.bpm, 3), "bpm_from": grid.source, "first_bar_s": grid.first_s}
