@@ -38,6 +38,24 @@ def python_blocks(name: str) -> list[str]:
     ]
 
 
+def test_a_home_folder_is_found_from_python_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a folder called `~` is made, which nobody looks for and nobody dares to remove."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    settings = musicgen_lora.GenerateSettings(
+        base_model_path="~/base",
+        lora_model_path=["~/one", Path("~/two")],
+        output_dir=Path("~/clips"),
+    )
+    assert settings.base_model_path == str(tmp_path / "base")
+    assert settings.lora_model_path == [tmp_path / "one", tmp_path / "two"]
+    assert settings.output_dir == tmp_path / "clips"
+    assert musicgen_lora.TrainSettings(data_dir=Path("~me")).data_dir == Path("~me")
+    assert musicgen_lora.TrainSettings(model_path="~me/base").model_path == "~me/base"
+
+
 def test_both_readmes_give_the_same_lines() -> None:
     assert python_blocks("README.md") == python_blocks("README.zh-CN.md")
     assert len(python_blocks("README.md")) == 3

@@ -18,6 +18,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
 from musicgen_lora.evaluation.held_out import find_held_out
+from musicgen_lora.evaluation.report.summary import loss_sentences
 from musicgen_lora.evaluation.trained_clips import open_trained
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 
@@ -111,15 +112,46 @@ def test_another_dataset_gives_its_validation_split_or_everything(
     everything = held_out_of(facts, data, "metadata.json")
     assert len(everything.clips) == 8
     assert not everything.is_unseen
-    assert "may have been trained on some of them" in everything.origin
+    assert everything.origin.endswith("The adapter may have been trained on some of them.")
     own = held_out_of(facts, trained["data"], "metadata.json")
-    assert "a lower loss proves nothing" in own.origin
+    assert (len(own.clips), own.n_heard) == (8, 8)
     entries = read_metadata(data)
     entries[0]["split"] = "test"
     write_metadata(data, entries)
     split = held_out_of(facts, data, "metadata.json")
     assert [clip.audio for clip in split.clips] == [entries[0]["audio"]]
     assert "the dataset's validation split (1 clip)" in split.origin
+    assert split.n_heard == 0
+
+
+def test_clips_that_training_heard_are_counted_under_any_name(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    """A validation split that was set after a training that held nothing out, or audio of the
+    training dataset in another: its loss says nothing, and no figure would show that."""
+    facts = facts_of(trained)
+    held = {entry["audio"] for entry in facts["data"]["validation"]}
+    data = tmp_path / "data"
+    data.mkdir()
+    entries = read_metadata(trained["data"])
+    for number, entry in enumerate(entries):
+        shutil.copy(trained["data"] / entry["audio"], data / f"{number}.wav")
+    listed = [{"audio": f"{n}.wav", "text": "x"} for n, _ in enumerate(entries)]
+    write_metadata(data, [row | {"split": "validation"} for row in listed])
+    facts["data"]["data_dir"] = str(trained["data"])
+    found = held_out_of(facts, data, "metadata.json", own_run=True)
+    assert (len(found.clips), found.n_heard) == (8, 8 - len(held))
+    # An adapter from elsewhere may name any folder, and none is read for it.
+    assert held_out_of(facts, data, "metadata.json").n_heard == 0
+    report = {
+        "computed": True,
+        "mean": {"relative": -0.1, "n": 8}
+        | dict.fromkeys(("relative_ci_low", "relative_ci_high", "doubt")),
+    }
+    told = {"is_unseen": False, "origin": "x", "n_heard": 4, "n_clips": 8, "chose_best": False}
+    assert any(
+        said.startswith("Warning: 4 of 8 measured clips") for said in loss_sentences(report, told)
+    )
 
 
 def test_clips_too_short_to_be_measured_are_named(

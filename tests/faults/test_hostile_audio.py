@@ -255,7 +255,7 @@ def test_a_bomb_of_silence_is_not_written(tmp_path: Path) -> None:
         for _ in range(30):
             file.write(np.zeros((60 * 48_000, 2), dtype=np.int16))
     dropped = prepared(source, tmp_path / "out")
-    assert dropped == {"bomb.flac": "is silent (1800 of 1800 s)."}
+    assert dropped == {"bomb.flac": "is silent."}
     written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert written < 3_000_000
 

@@ -101,7 +101,6 @@ def test_templates_that_fit_nearly_everything_are_known() -> None:
         "item {0}",
         "left out: {0}",
         "{0} (as {1})",
-        "{0} (columns: {1})",
         "{0} (held out)",
         "{0} (train)",
         "{0} BPM (from {1})",
@@ -136,9 +135,7 @@ def test_templates_that_fit_nearly_everything_are_known() -> None:
         "{0}: {1} is {2}",
         "{0}: {1} of {2} s",
         "{0}: {1} of {2} ({3} %)",
-        "{0}: {1} ⟨file|files⟩ held out",
         "{0}: {1} (n = {2}).",
-        "{0}: {1}, from {2}",
     }
 
 

@@ -158,7 +158,10 @@ def test_of_copies_the_best_stays_with_what_was_said_of_the_others(
         "b.mp3": "sounds like z.wav, which is lossless.",
     }
     (remark,) = [r for r in report["remarks"] if "copies are left out; their captions" in r["told"]]
-    assert remark["items"] == ["z.wav: bpm, from a clipped 145bpm.wav", "z.wav: text, from b.mp3"]
+    assert remark["items"] == [
+        "z.wav takes over bpm from a clipped 145bpm.wav",
+        "z.wav takes over text from b.mp3",
+    ]
     # The second run reports it again, for a file that the dataset now lists.
     assert prepared(source, out) == [entry]
 
@@ -182,7 +185,9 @@ def test_what_is_wrong_with_files_is_said_as_it_is(pack: tuple[Path, Path]) -> N
     report = read_report(pack[1])
     dropped = {drop["file"]: drop["reason"] for drop in report["dropped"]}
     assert dropped["empty.wav"].startswith("is empty")
-    assert dropped["broken.mp3"] == "not readable as audio (there is no audio in it)."
+    assert dropped["broken.mp3"] == (
+        "not readable as audio (there is no audio in it); copy, download or export it again."
+    )
     assert not {"empty.wav", "broken.mp3"} & {n for f in report["faults"] for n in f["files"]}
     (entry,) = made_of(pack, "another.wav")
     assert entry["text"].startswith("暗黑陷阱鼓点")

@@ -169,7 +169,7 @@ def test_folders_set_the_split_where_one_is_held_out(tmp_path: Path) -> None:
         "c.wav": None,
     }
     said = remarks(tmp_path / "out")["2 folders' names set the split of their files"]
-    assert said == ["train: 1 file trained on", "testing: 1 file held out"]
+    assert said == ["train: 1 file for training", "testing: 1 file held out from training"]
     shutil.rmtree(tmp_path / "in" / "testing")
     alone = prepared(tmp_path / "in", tmp_path / "alone")
     assert [entry.get("split") for entry in alone] == [None, None]

@@ -243,6 +243,7 @@ def make_report(folder: Path) -> dict[str, Any]:
                 "why_none": "",
                 "n_clips": 5,
                 "n_sources": 5,
+                "n_heard": 0,
                 "missing": [],
             },
             "remarks": [],

@@ -177,10 +177,13 @@ class AudioStream:
             if "pipe?" in reason:
                 # libsndfile's message for an MP3 without frames.
                 reason = "there is no audio in it"
-            if "malformed" in reason:
-                # libsndfile's message for a partly copied CAF or AIFF.
-                reason = "was cut off or damaged; copy or download it again"
-            raise AudioError(f"{self.path}: not readable as audio ({reason}).") from error
+            if "malformed" in reason or "SF_INFO" in reason:
+                # libsndfile's messages for a partly copied CAF or AIFF, and for a WAV whose chunks
+                # contradict each other.
+                reason = "it was cut off or damaged"
+            raise AudioError(
+                f"{self.path}: not readable as audio ({reason}); copy, download or export it again."
+            ) from error
 
     def _read_piece(self, count: int) -> np.ndarray:
         with self._broken_is_named(), self._quiet():

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.config.adapters import AdaptersSettings
-from musicgen_lora.config.kinds import STRICT
+from musicgen_lora.config.kinds import STRICT, Base, Place
 
 
 def _hub_name(name: str) -> str:
@@ -44,9 +44,9 @@ class HubSettings:
 class MergingSettings:
     """What is read, and where the result goes."""
 
-    model_path: str = EMBEDDED_NAME
+    model_path: Base = EMBEDDED_NAME
     """Base model the adapters were trained on: a folder, a hub id, or the embedded tiny-beats."""
-    output_dir: Path = Path("finetune/output/merged")
+    output_dir: Place = Path("finetune/output/merged")
     """Where the checkpoint goes: a new or empty folder."""
 
 
@@ -62,15 +62,15 @@ class ExportingSettings:
     format: Literal["audiocraft", "peft"] = "audiocraft"
     """audiocraft: a model for Meta's own library, adapters merged into the base; peft: one adapter
     to share, with a model card and samples, and nothing that reveals your machine or files."""
-    model_path: str = EMBEDDED_NAME
+    model_path: Base = EMBEDDED_NAME
     """Base model: a folder, a hub id, or the embedded tiny-beats; adapters are optional for
     audiocraft."""
-    output_dir: Path = Path("finetune/output/exported")
+    output_dir: Place = Path("finetune/output/exported")
     """Where the files go: a new or empty folder."""
-    previews: Path | None = None
+    previews: Place | None = None
     """WAV files for the model card (format peft): a folder written by generate, or one of the
     training's previews (default: the newest previews beside the adapter)."""
-    evaluation: Path | None = None
+    evaluation: Place | None = None
     """An evaluation of this adapter, as written by evaluate, to cite in the card of format peft."""
 
 
@@ -85,12 +85,12 @@ class ImportingSettings:
 
     format: Literal["audiocraft"] = "audiocraft"
     """audiocraft: Meta's own library."""
-    input_dir: Path = Path("finetune/output/exported")
+    input_dir: Place = Path("finetune/output/exported")
     """Folder with state_dict.bin and compression_state_dict.bin."""
-    model_path: str | None = None
+    model_path: Base | None = None
     """A MusicGen in Hugging Face format, such as facebook/musicgen-small, for the parts that the
     export only names: the text encoder and, in Meta's releases, the codec."""
-    output_dir: Path = Path("finetune/output/imported")
+    output_dir: Place = Path("finetune/output/imported")
     """Where the model goes: a new or empty folder."""
 
 

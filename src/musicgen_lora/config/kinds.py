@@ -31,6 +31,22 @@ Temperature = Annotated[float, Field(ge=0.0, le=1000.0), AfterValidator(_not_tin
 TopK = Annotated[int, Field(ge=0, le=10**9)]
 
 
+def at_home(path: Path) -> Path:
+    """A path whose `~` is the home folder, as shells write it; a file may be called `~me`."""
+    return path.expanduser() if path.parts[:1] == ("~",) else path
+
+
+def base_at_home(path: str) -> str:
+    """The same of a base, which may also be a hub id."""
+    return str(at_home(Path(path))) if path.startswith("~") else path
+
+
+Place = Annotated[Path, AfterValidator(at_home)]
+"""A file or folder."""
+Base = Annotated[str, AfterValidator(base_at_home)]
+"""A base's folder or hub id."""
+
+
 def _several(value: Any) -> Any:
     """Wrap a single value in a list: in a settings file one adapter needs no brackets."""
     if value is None:
@@ -38,7 +54,7 @@ def _several(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-Adapters = Annotated[list[Path], BeforeValidator(_several)]
+Adapters = Annotated[list[Place], BeforeValidator(_several)]
 """Adapter folders."""
 Strengths = Annotated[list[Annotated[float, Field(ge=0.0, le=2.0)]], BeforeValidator(_several)]
 """Strengths of adapters, in the adapters' order."""

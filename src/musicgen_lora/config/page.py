@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from musicgen_lora.config.kinds import STRICT
+from musicgen_lora.config.kinds import STRICT, Place
 
 
 @dataclass(config=STRICT)
 class ServingSettings:
     """Where the page is served, and what it may read and write."""
 
-    workspace: Path = Path("workspace")
+    workspace: Place = Path("workspace")
     """Folder for everything the page writes: audio, datasets, runs, generated clips, jobs."""
     audio_dirs: list[Path] = dataclasses.field(default_factory=list)
     """More folders to choose audio from."""

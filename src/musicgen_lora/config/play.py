@@ -15,9 +15,11 @@ from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.kinds import (
     STRICT,
     Adapters,
+    Base,
     DecodingPrecision,
     Few,
     Guidance,
+    Place,
     Seconds,
     Seed,
     SoundFormat,
@@ -55,15 +57,15 @@ class SamplingSettings:
 class PlayingSettings:
     """What generates what, and where it goes."""
 
-    base_model_path: str = EMBEDDED_NAME
+    base_model_path: Base = EMBEDDED_NAME
     """Base model: a folder in Hugging Face format, a hub id, or the embedded tiny-beats; used alone
     if there are no adapters."""
     prompts: list[str] = dataclasses.field(default_factory=list)
     """What to generate: one prompt per clip."""
-    melody: Path | None = None
+    melody: Place | None = None
     """Audio file whose melody all clips follow; for melody models such as
     facebook/musicgen-melody."""
-    output_dir: Path = Path("finetune/output/generated")
+    output_dir: Place = Path("finetune/output/generated")
     """Where the audio files and their JSON go."""
     precision: DecodingPrecision = "auto"
     """Precision of the weights while generating; auto measures on this computer and takes the
@@ -100,7 +102,7 @@ class WritingSettings:
 class PromptingSettings:
     """Where prompts come from besides --prompts, and how they act."""
 
-    prompts_file: Path | None = None
+    prompts_file: Place | None = None
     """File with prompts: text with one per line, or JSON or CSV with settings for each prompt."""
     from_captions: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Also use this many of the captions that the adapter was trained on, picked by the seed."""
@@ -118,7 +120,7 @@ class PromptingSettings:
 class ExtendingSettings:
     """Recordings to continue, or to regenerate bars of."""
 
-    continue_from: Path | None = None
+    continue_from: Place | None = None
     """Recording to continue; duration is what is added."""
     continue_at: Seconds | None = None
     """Second of the recording to continue from; what comes after it is dropped (default: its
@@ -126,7 +128,7 @@ class ExtendingSettings:
     heard: Seconds | None = None
     """Seconds of the recording, before the new part, that the model hears (default: all, or 40 % of
     its window if all would fill that)."""
-    regenerate: Path | None = None
+    regenerate: Place | None = None
     """Recording whose bars from_bar to to_bar are regenerated."""
     from_bar: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """First bar to regenerate, counted from 1."""
@@ -219,7 +221,7 @@ def _check_recordings(settings: GenerateSettings) -> None:
 class MeasuringSettings:
     """What is measured, and where the report goes."""
 
-    base_model_path: str = EMBEDDED_NAME
+    base_model_path: Base = EMBEDDED_NAME
     """Base model the adapter was trained on."""
     lora_model_path: Adapters = dataclasses.field(
         default_factory=lambda: [Path("finetune/output/best_model")]
@@ -227,7 +229,7 @@ class MeasuringSettings:
     """Adapter folder; several, such as output_dir/checkpoints/*, are compared side by side."""
     strengths: Strengths = dataclasses.field(default_factory=list)
     """Strengths, 0 to 2, at which to measure each adapter, such as 0.5 1 (default: 1)."""
-    output_dir: Path = Path("finetune/output/evaluation")
+    output_dir: Place = Path("finetune/output/evaluation")
     """Where report.html, report.json, plots/ and audio/ go."""
     compare: bool = False
     """Also generate with the base, from the same prompts and seeds; several adapters or strengths
@@ -248,13 +250,13 @@ class MeasuringSettings:
 class HeldOutSettings:
     """The clips that losses are measured on."""
 
-    data_dir: Path | None = None
+    data_dir: Place | None = None
     """Dataset with the held-out clips (default: the one recorded in the adapter)."""
     metadata_file: str = "metadata.json"
     """Name of the metadata file in data_dir."""
     from_tokens: bool = False
     """Use the held-out clips as encoded for training, without reading the audio."""
-    other_data_dir: Path | None = None
+    other_data_dir: Place | None = None
     """Dataset of other music; the loss on it shows what the adapter forgot (default: for
     tiny-beats, clips of its own styles)."""
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
-from musicgen_lora.config.kinds import STRICT
+from musicgen_lora.config.kinds import STRICT, Place
 
 
 @dataclass(config=STRICT)
@@ -17,7 +16,7 @@ class FetchingSettings:
     models: list[str] = dataclasses.field(default_factory=list)
     """Hub ids (default: those in the settings file, else facebook/musicgen-small and
     laion/larger_clap_general)."""
-    settings_file: Path | None = None
+    settings_file: Place | None = None
     """Settings file whose models to fetch, such as finetune/lora/config.yaml."""
     dry_run: bool = False
     """List files and sizes without fetching them."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora.config.cluster import ClusterSettings
-from musicgen_lora.config.kinds import STRICT, Few, Positive, Seconds, Seed
+from musicgen_lora.config.kinds import STRICT, Few, Place, Positive, Seconds, Seed
 from musicgen_lora.errors import UserError
 
 
@@ -17,9 +17,9 @@ from musicgen_lora.errors import UserError
 class DatasetSettings:
     """What is read, and where the dataset goes."""
 
-    input_dir: Path | None = None
+    input_dir: Place | None = None
     """Folder with your audio; read recursively, never changed."""
-    output_dir: Path = Path("finetune/data")
+    output_dir: Place = Path("finetune/data")
     """Where the dataset goes: train/*.wav, the metadata and the report."""
     metadata_file: str = "metadata.json"
     """Name of the metadata file in the dataset."""
@@ -54,7 +54,7 @@ class CaptionSettings:
     tagger: Literal["musicnn", "clap"] | None = None
     """Model that adds the genres, moods and instruments it hears to the captions: musicnn, which is
     bundled, or a clap of your own; None adds none."""
-    clap_path: Path | None = None
+    clap_path: Place | None = None
     """Folder of the CLAP model (Hugging Face format) for tagger clap."""
 
 

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.config.cluster import ClusterSettings
-from musicgen_lora.config.kinds import STRICT, Few, Positive, Seconds, Seed, Share
+from musicgen_lora.config.kinds import STRICT, Base, Few, Place, Positive, Seconds, Seed, Share
 from musicgen_lora.errors import UserError
 from musicgen_lora.urls import url_of
 
@@ -39,13 +39,13 @@ LoraTarget = Literal[
 class EncodingSettings:
     """What is encoded, and by which codec."""
 
-    model_path: str = EMBEDDED_NAME
+    model_path: Base = EMBEDDED_NAME
     """Base model whose codec to use: a folder, a hub id, or the embedded tiny-beats."""
-    data_dir: Path = Path("finetune/data")
+    data_dir: Place = Path("finetune/data")
     """Folder of the dataset, or its URL, such as s3://bucket/beats, where the shards will go."""
     metadata_file: str = "metadata.json"
     """Name of the metadata file in data_dir."""
-    pack: Path | None = None
+    pack: Place | None = None
     """Also write the tokens, captions and split of all clips to this file, to train on a machine
     that has neither the audio nor libraries to read it: python -m musicgen_lora.training.packed."""
 
@@ -78,7 +78,7 @@ class TokeniseSettings(ClusterSettings, EncodersSettings, EncodingSettings):
 class ModelSettings:
     """The base, how it is loaded, and which of its weights are trained."""
 
-    model_path: str = EMBEDDED_NAME
+    model_path: Base = EMBEDDED_NAME
     """Base model: a folder in Hugging Face format, a hub id, or the embedded tiny-beats."""
     trainable: Literal["lora", "full", "full_with_text"] = "lora"
     """lora trains an adapter; full every weight of the language model; full_with_text the text
@@ -106,7 +106,7 @@ class ModelSettings:
 class DataSettings:
     """What to train on."""
 
-    data_dir: Path = Path("finetune/data")
+    data_dir: Place = Path("finetune/data")
     """Folder of the dataset, or the URL of a tokenised one, whose tokens are downloaded."""
     metadata_file: str = "metadata.json"
     """Name of the metadata file in data_dir."""
@@ -223,7 +223,7 @@ class PreviewSettings:
 class SavingSettings:
     """What is kept of the run."""
 
-    output_dir: Path = Path("finetune/output")
+    output_dir: Place = Path("finetune/output")
     """Where checkpoints/, best_model/, metrics.jsonl and run.json go."""
     save_every: Positive | None = None
     """Steps between checkpoints (default: once an epoch)."""

@@ -28,6 +28,7 @@ class HeldOut:
         chose_best: whether training selected its best weights by the loss on these same clips.
         max_duration_s: the longest window of training.
         max_windows: the number of windows that training's validation used.
+        n_heard: how many of the clips are known to be in the training dataset and not held out.
         missing: names of recorded clips that are no longer in the dataset.
         trained: clips that training used, if this is the training dataset.
         why_not_trained: the reason if there are none.
@@ -41,6 +42,7 @@ class HeldOut:
     chose_best: bool = False
     max_duration_s: float = 30.0
     max_windows: int = 200
+    n_heard: int = 0
     missing: list[str] = field(default_factory=list)
     trained: Sequence[Clip] = ()
     why_not_trained: str = "it is not known which clips the adapter was trained on"
@@ -90,24 +92,45 @@ def find_held_out(
         if recorded
         else "The adapter names no held-out clips"
     )
+    measured = validation or clips
+    n_heard = _n_heard(measured, data_dir, facts, from_tokens, own_run)
     if validation:
         origin = (
             f"{unmatched}; measured on the dataset's validation split "
             f"({count(len(validation), 'clip')})."
         )
-        return HeldOut(validation, data_dir, origin, **_windows(facts))
-    named = facts.data_dir if facts is not None else None
-    trained_here = named is not None and Path(named).resolve() == data_dir.resolve()
-    doubt = (
-        "the adapter was trained on them, so a lower loss proves nothing"
-        if trained_here
-        else "the adapter may have been trained on some of them"
-    )
-    origin = (
-        f"{unmatched}, and the dataset has no validation split; measured on all its clips "
-        f"({len(clips)}): {doubt}."
-    )
-    return HeldOut(clips, data_dir, origin, **_windows(facts))
+    else:
+        origin = (
+            f"{unmatched}, and the dataset has no validation split; measured on all its clips "
+            f"({len(clips)})."
+        )
+    if not (validation or n_heard):
+        origin = f"{origin} The adapter may have been trained on some of them."
+    return HeldOut(measured, data_dir, origin, n_heard=n_heard, **_windows(facts))
+
+
+def _n_heard(
+    clips: Sequence[Clip],
+    data_dir: Path,
+    facts: AdapterFacts | None,
+    from_tokens: bool,
+    own_run: bool,
+) -> int:
+    """How many of the clips have audio that training used, under whatever name; 0 if its dataset
+    can't be read any more, or is another's."""
+    folder = None if facts is None or facts.data_dir is None else Path(facts.data_dir)
+    is_here = folder is not None and folder.resolve() == data_dir.resolve()
+    if facts is None or folder is None or not (is_here or (own_run and os.path.isdir(folder))):
+        return 0
+    ids_of = kept_ids if from_tokens else clip_ids
+    try:
+        metadata_file = facts.metadata_file or "metadata.json"
+        own = load_dataset(folder, metadata_file, look_at_files=not from_tokens)
+        trained = _trained(own, _match(own, facts.held_out, folder, from_tokens), facts)
+        heard = {i.split("@")[0] for i in ids_of(trained, folder)}
+    except (UserError, OSError, ValueError):
+        return 0
+    return sum(i.split("@")[0] in heard for i in ids_of(clips, data_dir))
 
 
 def _in_recorded_folder(facts: AdapterFacts | None, from_tokens: bool, own_run: bool) -> HeldOut:

@@ -190,6 +190,12 @@ def _say_of(clip: GeneratedClip, path: Path, altered: str | None, console: Conso
         )
     if said := loudness_sentence(clip) or level_sentence(clip):
         console.print(f"{path.name}: {said}", style="yellow")
+    if clip.wanted.n_bars is not None and clip.wanted.format == "mp3":
+        console.print(
+            f"{path.name}: many programs play the silence that MP3 adds at both ends, which is a "
+            "gap in a loop; --format flac or ogg has none.",
+            style="yellow",
+        )
     if clip.takes and (said := takes_sentence(clip.takes, clip.wanted)):
         console.print(f"{path.name}: {said}", style="yellow")
     if clip.takes and clip.wanted.keeps_level:

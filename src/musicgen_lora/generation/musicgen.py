@@ -23,6 +23,7 @@ from musicgen_lora.atomic import sha256_file
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.audio.writing import check_format
 from musicgen_lora.config import GenerateSettings
+from musicgen_lora.config.kinds import at_home, base_at_home
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
@@ -102,7 +103,7 @@ class MusicGen:
             UserError: there is no such folder or id, or it is not a MusicGen.
         """
         with _same_random_state():
-            return cls(BaseModel.load(path), precision)
+            return cls(BaseModel.load(base_at_home(str(path))), precision)
 
     # Adapters.
 
@@ -122,7 +123,7 @@ class MusicGen:
             UserError: no adapter there, one of another base, one that was added already, or a
                 strength out of range. The model stays as it was.
         """
-        adapter = path if isinstance(path, AdapterFiles) else Path(path)
+        adapter = path if isinstance(path, AdapterFiles) else at_home(Path(path))
         named = adapter.folder if isinstance(adapter, AdapterFiles) else adapter
         if (folder := named.resolve()) in self._parts:
             raise UserError(f"{named}: was added already; use set_strength to change it.")

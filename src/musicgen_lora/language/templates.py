@@ -22,7 +22,7 @@ _SLOT = re.compile(r"\{(\d+)(?::([^}]*))?\}")
 _CHOICE = re.compile(r"⟨([^⟩]*)⟩")
 _WORD = re.compile(r"[^\W\d_]+")
 _PLAIN_VALUE = re.compile(
-    r"[+\-\u2212<±]?\s?\d[\W\d_]*|(?!.*: )\S.*\.\w{2,5}|'[^']*'|--\w+( \w+)?"
+    r"[+\-\u2212<±]?\s?\d[\W\d_]*|(?!.*: )\S.*\.\w{2,7}|'[^']*'|--\w+( \w+)?"
     r"|[A-G][#b]?m?( major| minor)?|[A-Z][A-Za-z]*-?\d+",
     re.DOTALL,
 )

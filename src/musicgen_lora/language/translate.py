@@ -33,7 +33,7 @@ _LATIN, _LATIN_END = re.compile(r"[\w/'\"+-]", re.ASCII), re.compile(r"[\w%)]$",
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?]) (?=[^a-z ])")
 _COUNTED = re.compile(r"(\d[\d,.]*) (.+)", re.DOTALL)
 _SEPARATORS = {"; ": "；", ", ": "、", " and ": " 和 "}
-_IN_ROW = re.compile(r"[^,;]*\.\w{2,5}|[+\-\u2212]?\d[\d.]*|'[^',;]*'|--\w+( \w+)?|\S*/[^\s,;]*")
+_IN_ROW = re.compile(r"[^,;]*\.\w{2,7}|[+\-\u2212]?\d[\d.]*|'[^',;]*'|--\w+( \w+)?|\S*/[^\s,;]*")
 """What may be in a list: a file name, a number, something in quotes, a flag, a path."""
 _PERCENT = re.compile(r"([+\-\u2212]?\d[\d.,]*) %")
 _OWN_WORDS = re.compile(r"“[^“”]*”( = “[^“”]*”)?(; “[^“”]*”( = “[^“”]*”)?)*")

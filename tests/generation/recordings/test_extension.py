@@ -277,6 +277,17 @@ def test_a_recording_is_gone_on_with_from_where_one_says(loop_path: Path) -> Non
     np.testing.assert_array_equal(whole.extension.recording, read)
 
 
+def test_silence_that_is_to_be_continued_is_told(tmp_path: Path) -> None:
+    """As where a beat was exported with its tail: the model would go on with silence."""
+    path = tmp_path / "tail.wav"
+    sound = np.concatenate([LOOP[:, : 2 * RATE], np.zeros((len(LOOP), 3 * RATE))], axis=1)
+    soundfile.write(path, sound.T, RATE)
+    told = "are silent, so the new music has nothing to follow"
+    assert told in asked(path, continue_from=path, heard=2.0).said
+    assert told not in asked(path, continue_from=path, heard=4.0).said
+    assert told not in asked(path, continue_from=path, heard=2.0, continue_at=2.0).said
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from musicgen_lora.model.text.reading import t5_reader
+from musicgen_lora.model.text.reading import describe_readings, t5_reader
 from musicgen_lora.model.text.wording import HAN, WORDS_FILE, english_of
 
 PROMPTS = Path(__file__).with_name("chinese_prompts.txt").read_text(encoding="utf-8").splitlines()
+
+FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 
 
 def listed() -> tuple[list[tuple[str, str]], dict[str, str]]:
@@ -38,6 +40,59 @@ def test_unknown_characters_stay_and_make_no_word_of_their_neighbours() -> None:
     assert english_of("鼓励") == "鼓励"
     assert english_of("无限循环的鼓") == "无限 loop drums"
     assert english_of("无鼓") == "no drums"
+
+
+@pytest.mark.parametrize(
+    ("chinese", "english"),
+    [
+        # The longest word first would leave a character over: 嘻哈鼓 点, 大鼓 点.
+        ("嘻哈鼓点", "hip hop drum pattern"),
+        ("陷阱鼓点 149 BPM", "trap drum pattern 149 BPM"),
+        ("大鼓点", "big drum pattern"),
+        ("大鼓", "kick"),
+        ("南方808，八分踩镲", "southern 808, eighth-note hi-hats"),
+    ],
+)
+def test_words_are_chosen_so_that_fewest_characters_stay_unknown(
+    chinese: str, english: str
+) -> None:
+    assert english_of(chinese) == english
+
+
+@pytest.mark.parametrize(
+    ("chinese", "english"),
+    [
+        ("老派，808拍手", "old school hip hop, 808 claps"),
+        ("909 拍手声 90拍", "909 claps 90 bpm"),
+        ("140拍打击乐", "140 bpm percussion"),
+        ("140拍手鼓", "140 bpm hand drum"),
+        ("120拍子", "120 bpm"),
+        ("92.5拍", "92.5 bpm"),
+        ("16拍循环", "16 beats loop"),
+        ("3/4拍", "3/4 time"),
+    ],
+)
+def test_what_is_counted_in_beats_is_a_tempo_only_where_it_can_be_one(
+    chinese: str, english: str
+) -> None:
+    assert english_of(chinese) == english
+
+
+@pytest.mark.parametrize(
+    ("text", "english"),
+    [
+        ("BPM：140", "BPM: 140"),
+        ("dark\u3000trap，140".translate(FULL_WIDTH) + " bpm", "dark trap, 140 bpm"),
+        ("dark trap、140 bpm。", "dark trap, 140 bpm."),
+        ("【trap】C♯ minor, B♭ bass", "(trap)C# minor, Bb bass"),
+    ],
+)
+def test_signs_that_the_text_encoder_does_not_know_are_written_as_english_does(
+    text: str, english: str
+) -> None:
+    assert english_of(text) == english
+    assert t5_reader().read(text).unknown == ()
+    assert describe_readings([text], t5_reader, "prompt") == []
 
 
 def test_what_is_said_in_two_words_and_in_one_is_said_once() -> None:

@@ -19,6 +19,8 @@ PRINTS = audio_fingerprint(beat(0, 8.0), RATE)
     ("first", "why"),
     [
         ({"is_lossless": False}, "lossless"),
+        ({"claimed_s": 400.0}, "undamaged"),
+        ({"n_decoder_faults": 3}, "undamaged"),
         ({"has_lossy_edge": True}, "lossless"),
         ({"is_lossless": False, "duration_s": 8.1, "sample_rate": 48_000}, "lossless"),
         ({"clipped_samples": 5000, "bandwidth_hz": 20_000.0}, "not clipped"),

@@ -108,7 +108,7 @@ def test_sources_that_stated_splits_part_stay_and_it_is_said(heard: dict[str, np
     found, remarks = hear(heard, {"a": "A", "b": "B"}, sides)
     assert found.renamed == {}
     assert found.sources["b"] == "B"
-    assert remarks.items(SOURCE_DIVIDED) == ["A and B"]
+    assert remarks.items(SOURCE_DIVIDED) == ["A, B"]
 
 
 def test_nothing_new_changes_nothing(heard: dict[str, np.ndarray]) -> None:

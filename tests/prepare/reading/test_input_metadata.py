@@ -221,7 +221,7 @@ def test_a_table_without_captions_is_named_with_its_columns(tmp_path: Path) -> N
     assert captions(found) == {}
     assert found["x.wav"][0].other == {"legend": "words", "rating": "1"}
     assert remarks.items(kinds.NO_CAPTIONS) == [
-        "metadata.csv (columns: file_name, legend, rating, sample_rate)"
+        "metadata.csv: its columns are file_name, legend, rating, sample_rate"
     ]
     assert remarks.items(kinds.UNUSED) == ["metadata.csv: legend, rating"]
     assert remarks.items(kinds.MEASURED) == ["metadata.csv: sample_rate"]

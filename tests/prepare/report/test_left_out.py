@@ -11,16 +11,24 @@ def test_reasons_that_differ_in_figures_are_one() -> None:
         Dropped("b.wav", "0.91 s is shorter than 1 s (--min_clip)."),
         Dropped("torn.wav", "not readable as audio (Format not recognised)."),
         Dropped("a.wav", "0.24 s is shorter than 1 s (--min_clip)."),
-        Dropped("c.wav", "is silent (12 of 12 s)."),
+        Dropped("c.wav", "is silent for 93 % of its length."),
+        Dropped("d.wav", "is silent for 96 % of its length."),
     ]
-    short, torn, silent = by_reason(drops)
+    short, silent, torn = by_reason(drops)
     assert short.told == "0.24 to 0.91 s is shorter than 1 s (--min_clip)."
     assert short.names == ("b.wav", "a.wav")
     assert short.in_one_line() == (
         "2 files: 0.24 to 0.91 s is shorter than 1 s (--min_clip): b.wav, a.wav"
     )
     assert torn.in_one_line() == "torn.wav: not readable as audio (Format not recognised)."
-    assert silent.told == "is silent (12 of 12 s)."
+    assert silent.in_one_line() == (
+        "2 files, each of which is silent for 93 to 96 % of its length: c.wav, d.wav"
+    )
+
+
+def test_one_copy_is_one_sentence() -> None:
+    (copy,) = by_reason([Dropped("x.mp3", "sounds like a.wav, which is lossless.", "a.wav")])
+    assert copy.in_one_line() == "x.mp3 (sounds like a.wav, which is lossless)"
 
 
 def test_copies_are_one_kind_and_each_says_of_what() -> None:

@@ -64,6 +64,13 @@ def loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list
     if not loss["computed"]:
         return [f"Held-out loss: not computed: {loss['why']}."]
     sentences = [loss_sentence(loss["mean"])]
+    n_heard, n_clips = held_out["n_heard"], held_out["n_clips"]
+    if n_heard:
+        sentences.append(
+            f"Warning: {n_heard} of {n_clips} measured clips are in the dataset that the adapter "
+            "was trained on, which held none of these out: a lower loss on them proves nothing. "
+            "Measure on clips that training never heard, with --data_dir."
+        )
     if not held_out["is_unseen"]:
         sentences.append(held_out["origin"])
     elif held_out["chose_best"]:
@@ -102,6 +109,8 @@ def loss_sentence(mean: PairedResult) -> str:
         return f"The held-out loss is not a positive number; something is broken ({n})."
     size = f"{abs(relative) * 100:.1f} %"
     if low is None or high is None:
+        if size == "0.0 %":
+            return f"The adapter left the held-out loss as it was ({n}: too few for an interval)."
         verb = "lowered" if relative < 0 else "raised"
         return f"The adapter {verb} the held-out loss by {size} ({n}: too few for an interval)."
     if low <= 0.0 <= high:

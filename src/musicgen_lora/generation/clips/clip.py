@@ -30,6 +30,7 @@ from musicgen_lora.audio.writing import (
     levelled,
     sound_bytes,
 )
+from musicgen_lora.config.kinds import at_home
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.clips.beside import clip_midi, clip_picture
 from musicgen_lora.generation.clips.takes import JudgedTake, takes_figures
@@ -140,7 +141,7 @@ class GeneratedClip:
             UserError: another ending, or another file has this name.
             RunError: the disk is full; nothing is half written.
         """
-        path = Path(path)
+        path = at_home(Path(path))
         # If several formats share an ending, the first is the plain one.
         endings: dict[str, Format] = {
             FORMATS[kind].suffix: kind for kind in reversed(list(FORMATS))

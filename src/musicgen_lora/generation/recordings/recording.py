@@ -26,6 +26,9 @@ from musicgen_lora.model.shape import Shape
 from musicgen_lora.plural import count
 from musicgen_lora.urls import shown
 
+SILENT_PEAK = 1e-3
+"""What the model hears is silent if no sample is above this."""
+
 LONGEST_S = 600.0
 OTHERS = {
     "base": "The recording was made with another base model; to use that one, pass it "
@@ -172,6 +175,11 @@ def _continuation(
             f"{path}: adding {added} s from {at_s:g} s on, in place of the rest; the model hears "
             f"the {heard} s before."
         )
+    if float(np.abs(recording.waveform[:, -int(heard_s * rate) :]).max()) < SILENT_PEAK:
+        said = (
+            f"{said} They are silent, so the new music has nothing to follow: give a --continue_at "
+            "before the silence, or more --heard."
+        )
     if grid is not None:
         facts |= {"bpm": round(grid.bpm, 3), "bpm_from": grid.source, "first_bar_s": grid.first_s}
         said = (
@@ -234,8 +242,9 @@ def _regeneration(
         "end_s": end / rate,
         "heard_s": n_frames / frame_rate,
     }
+    bars = f"bar {first} alone" if first == last else f"bars {first} to {last}"
     said = (
-        f"{path}: regenerating bars {first} to {last}, {begin / rate:.2f} to {end / rate:.2f} s "
+        f"{path}: regenerating {bars}, {begin / rate:.2f} to {end / rate:.2f} s "
         f"(bar 1 at {grid.first_s:.2f} s, {grid.told_bpm} bpm: {grid.source}); the model hears the "
         f"{n_frames / frame_rate:.1f} s before."
     )

@@ -65,7 +65,8 @@ _PRIMARY = fields(
     }
 )
 _HELD_OUT = fields(
-    {"n_clips": _COUNT, "n_sources": _COUNT, "is_unseen": truth, "chose_best": truth}
+    {"n_clips": _COUNT, "n_sources": _COUNT, "is_unseen": truth, "chose_best": truth},
+    {"n_heard": _COUNT},
 )
 _LOSS = _computed(fields({"mean": _PAIRED, "codebooks": many(_PAIRED, at_most=64)}))
 _OVERFITTING = _computed(
@@ -129,6 +130,8 @@ def evaluation_section(report: Mapping[str, Any]) -> str:
     """The Markdown of a report: primary outcomes, losses, and memorised clips."""
     held_out = report["held_out"]
     unseen = "not seen in training" if held_out["is_unseen"] else "not all unseen"
+    if n_heard := held_out.get("n_heard", 0):
+        unseen = f"{n_heard} of them used in training, so a lower loss on them proves nothing"
     chose = "; they were also used to choose these weights" if held_out["chose_best"] else ""
     strength = report["adapter"].get("strength", 1.0)
     at = "" if strength == 1.0 else f" at strength {strength:g}"
@@ -136,9 +139,9 @@ def evaluation_section(report: Mapping[str, Any]) -> str:
         "## Evaluation",
         "",
         f"Base against adapter{at}, {report['created'][:10]}. Held-out clips: "
-        f"{held_out['n_clips']} from {held_out['n_sources']} sources, {unseen}{chose}. The three "
-        "measures were chosen beforehand; intervals are 95 %, p is adjusted for the number of "
-        "tests (Holm), and fewer than 20 are only indicative.",
+        f"{held_out['n_clips']} from {count(held_out['n_sources'], 'source')}, {unseen}{chose}. "
+        "The three measures were chosen beforehand; intervals are 95 %, p is adjusted for the "
+        "number of tests (Holm), and fewer than 20 are only indicative.",
         "",
         "| | verdict | base | with adapter | difference | interval | p | n |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: | --- |",
@@ -232,7 +235,7 @@ def _loss_rows(report: Mapping[str, Any]) -> list[str]:
             _number(own["mean_adapter"]),
             change,
             _interval(low, high, " %"),
-            f"{own['n']} sources",
+            count(own["n"], "source"),
         )
         rows.append(f"| {' | '.join(cells)} |")
     return rows

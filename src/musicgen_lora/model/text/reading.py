@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from musicgen_lora.model.text.wording import chinese_part, english_of
+from musicgen_lora.model.text.wording import HAN, chinese_part, english_of
 
 T5_TOKENIZER = Path(__file__).resolve().parents[2] / "assets" / "tiny_beats" / "tokenizer.json"
 """All of Meta's MusicGens read text with T5, as the embedded base does."""
@@ -128,7 +128,9 @@ def describe_readings(
         return []
     readings = [reading for reading in map(reader().read, odd) if not reading.is_plain]
     return [
-        *_translated([r for r in readings if r.english != r.text], len(every), noun),
+        *_translated(
+            [r for r in readings if HAN.search(r.text) and r.english != r.text], len(every), noun
+        ),
         *_unknown([r for r in readings if r.unknown], len(every), noun),
         *_cut([r for r in readings if r.is_cut], noun, place_of),
     ]

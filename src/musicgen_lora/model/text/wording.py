@@ -21,13 +21,25 @@ FORMS = (
     (re.compile(r"降\s*([A-Ga-g])(?![a-z])"), r"\1b"),
     (re.compile(r"每分[钟鐘]\s*(\d{2,3})\s*拍"), r" \1 bpm "),
     (re.compile(r"(?:速度|拍速)\s*:?\s*(\d{2,3})\s*(?:bpm|拍)?", re.IGNORECASE), r" \1 bpm "),
-    (re.compile(r"(?<![\d/])(\d{2,3})\s*拍"), r" \1 bpm "),
+    # 808拍手 are claps, and 16拍 are 16 beats.
+    (
+        re.compile(r"(?<![\d/.])((?:[4-9]\d|[1-3]\d\d)(?:\.\d+)?)\s*拍(?:子|(?!手(?!鼓)))"),
+        r" \1 bpm ",
+    ),
+    (re.compile(r"(?<![\d/.])([1-3]?\d)\s*拍(?!手(?!鼓))"), r" \1 beats "),
     (re.compile(r"(\d/\d)\s*拍"), r" \1 time "),
 )
 """Patterns for keys, tempos and metres, which word lists can't cover."""
+SIGNS = re.compile("[\uff01-\uff5e\u3000-\u3003\u3008-\u3011\u3014-\u301b\u00b7\u266d\u266f]")
+"""Full-width forms, brackets and signs that mean what ASCII has."""
 FULL_WIDTH = re.compile("([\uff0c\uff1b\uff1a\uff01\uff1f])")
 """Full-width comma, semicolon, colon and so on, which include their own space."""
-PUNCTUATION = str.maketrans({"、": ", ", "。": ". "} | dict.fromkeys("「」『』《》“”", '"'))
+PUNCTUATION = str.maketrans(
+    {"、": ", ", "。": ". ", "·": " ", "♯": "#", "♭": "b", "\uff5e": "-"}
+    | dict.fromkeys("「」『』《》〈〉“”", '"')
+    | dict.fromkeys("【\u3014〖〘〚", "(")
+    | dict.fromkeys("】\u3015〗〙〛", ")")
+)
 
 
 @dataclass(frozen=True)
@@ -68,13 +80,13 @@ def chinese_part(text: str) -> str:
 
 
 def english_of(text: str) -> str:
-    """Translates the Chinese in a text into English; a text without any stays as it is.
+    """Translates the Chinese in a text into English, and writes its full-width signs and its ♯ and
+    ♭ as English does; a text without any stays as it is.
 
-    Characters that the list doesn't know are kept. From left to right, the longest known word is
-    taken; a word of one character counts only if what follows is known too, since it may be the
-    start of some other word.
+    Characters that the list doesn't know are kept, as few as possible. A word of one character
+    counts only if what follows is known too, since it may be the start of some other word.
     """
-    if text.isascii() or not HAN.search(text):
+    if text.isascii() or not (HAN.search(text) or SIGNS.search(text)):
         return text
     text = FULL_WIDTH.sub(r"\1 ", text).translate(PUNCTUATION)
     text = unicodedata.normalize("NFKC", text).translate(_words().simplified)
@@ -98,18 +110,25 @@ def english_of(text: str) -> str:
 
 
 def _words_of(text: str) -> list[str | None]:
-    """The longest word of the list that begins at each character, found from the end, since a word
-    of one character depends on what follows."""
+    """The word of the list to take at each character, found from the end: what leaves the fewest
+    characters unknown, then the fewest words, then the longest first."""
     known = _words()
     found: list[str | None] = [None] * len(text)
+    costs = [(0, 0)] * (len(text) + 1)
+    """Unknown characters and words from each character to the end."""
     for place in reversed(range(len(text))):
-        if not HAN.match(text[place]) and not text[place].isalnum():
+        rest = costs[place + 1]
+        is_chinese = HAN.match(text[place]) is not None
+        costs[place] = (rest[0] + is_chinese, rest[1])
+        if not is_chinese and not text[place].isalnum():
             continue
         after = place + 1
         ends_well = after == len(text) or not HAN.match(text[after]) or found[after] is not None
-        for length in range(min(known.longest, len(text) - place), 0, -1):
+        for length in range(1, min(known.longest, len(text) - place) + 1):
             word = text[place : place + length]
-            if word in known.english and (length > 1 or ends_well):
-                found[place] = word
-                break
+            unknown, n_words = costs[place + length]
+            if word not in known.english or (length == 1 and not ends_well):
+                continue
+            if found[place] is None or (unknown, n_words + 1) <= costs[place]:
+                found[place], costs[place] = word, (unknown, n_words + 1)
     return found

@@ -6,11 +6,13 @@ same bytes, or the same sound after gain, re-encoding or shifts) the best is kep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from musicgen_lora.audio.stream import ends_early
 from musicgen_lora.listening.duplicates import THRESHOLD, duplicate_groups
 from musicgen_lora.prepare.hearing.analyse import SILENT_PEAK_DB
 from musicgen_lora.prepare.hearing.records import Analysis
@@ -37,10 +39,15 @@ def unusable_reason(
     """
     duration_s, quality = record.duration_s, record.quality
     if duration_s < min_clip_s:
-        return f"{duration_s:.2f} s is shorter than {min_clip_s:g} s (--min_clip)."
+        # Rounded down: 0.9999 s is not "1.00 s is shorter than 1 s".
+        told_s = math.floor(duration_s * 100.0) / 100.0
+        return f"{told_s:.2f} s is shorter than {min_clip_s:g} s (--min_clip)."
     silent_s = sum(stop_s - start_s for start_s, stop_s in quality.silences_s)
     if quality.true_peak_db <= SILENT_PEAK_DB or silent_s >= SILENT_FILE_SHARE * duration_s:
-        return f"is silent ({silent_s:.0f} of {duration_s:.0f} s)."
+        share = 100.0 * silent_s / duration_s
+        if quality.true_peak_db <= SILENT_PEAK_DB or share > 99.5:
+            return "is silent."
+        return f"is silent for {share:.0f} % of its length."
     if record.is_one_shot and not keeps_hits:
         return ONE_SHOT
     n_channels = record.n_channels
@@ -94,6 +101,7 @@ def _merits(record: Analysis, longest_s: float) -> dict[str, float]:
     duration_s, quality = record.duration_s, record.quality
     # An encoder's low-pass reveals a WAV that was once an MP3.
     is_lossless = record.is_lossless and not quality.has_lossy_edge
+    is_short = ends_early(duration_s, record.claimed_s or 0.0)
     band = round((quality.bandwidth_hz or 0.0) / BANDWIDTH_STEP_HZ)
     return {
         "much longer": duration_s >= MUCH_SHORTER * longest_s,
@@ -101,6 +109,7 @@ def _merits(record: Analysis, longest_s: float) -> dict[str, float]:
         "not clipped": not is_clipped(record),
         # Encoders pad their output by a tenth of a second.
         "longer": duration_s >= longest_s - SAME_LENGTH_S,
+        "undamaged": not (record.is_cut_off or record.n_decoder_faults or is_short),
         "wider in bandwidth": band,
         "higher in sample rate": record.sample_rate,
         "higher in level": round(quality.true_peak_db / LOUDER_DB),

@@ -126,7 +126,9 @@ class Selection:
         }
         if not carried:
             return file
-        self.remarks.add(WORDS_CARRIED, f"{file.name}: {', '.join(carried)}, from {copy.name}")
+        self.remarks.add(
+            WORDS_CARRIED, f"{file.name} takes over {', '.join(carried)} from {copy.name}"
+        )
         if "text" in carried:
             carried["texts"] = other.texts
         facts = make_facts(copy.name, other.confidence, **carried)

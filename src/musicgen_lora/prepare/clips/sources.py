@@ -62,7 +62,7 @@ def hear_sources(
         if len(splits) <= 1:
             renamed |= dict.fromkeys(stated[1:], source)
         elif len(stated) > 1:
-            remarks.add(SOURCE_DIVIDED, " and ".join(stated))
+            remarks.add(SOURCE_DIVIDED, ", ".join(stated))
     sources |= {digest: renamed.get(name, name) for digest, name in listed.items()}
     return HeardSources(sources, renamed)
 

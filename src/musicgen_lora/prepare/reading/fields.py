@@ -309,7 +309,7 @@ class Columns:
         """Reports columns that are not used, and a file without captions."""
         known = {field_name(name) for name in self._names}
         if needs_captions and self._names and not known & {*TEXT_FIELDS, *TEXTS_FIELDS}:
-            remarks.add(NO_CAPTIONS, f"{where} (columns: {', '.join(self._names)})")
+            remarks.add(NO_CAPTIONS, f"{where}: its columns are {', '.join(self._names)}")
         is_part = bool(known & {*START_FIELDS, *LOOSE_START_FIELDS})
         times = {*LOOSE_START_FIELDS, *LENGTH_FIELDS, *END_FIELDS}
         used = READ_FIELDS | (times if is_part else set())

@@ -13,6 +13,7 @@ from musicgen_lora import atomic
 from musicgen_lora.audio.files import AUDIO_EXTENSIONS, find_audio, find_unread, hidden_part
 from musicgen_lora.dataset.splits import find_split, split_of_folders
 from musicgen_lora.errors import RunError, UserError, printable
+from musicgen_lora.plural import count
 from musicgen_lora.prepare.reading.fields import Columns, facts_from_record
 from musicgen_lora.prepare.reading.parquet import extract_parquet_audio, find_parquet
 from musicgen_lora.prepare.reading.readers import StatedFacts, facts_from_path
@@ -200,9 +201,12 @@ def _with_splits(inputs: Sequence[Input], remarks: Remarks) -> list[Input]:
         if not stated and split is not None:
             counts[split] = counts.get(split, 0) + 1
         found.append(replace(file, split=split))
-    for split, count in counts.items():
-        side = "held out" if find_split(split) == "validation" else "trained on"
-        remarks.add(FOLDER_SPLIT, f"{split}: {count} {'file' if count == 1 else 'files'} {side}")
+    for split, number in counts.items():
+        files = count(number, "file")
+        if find_split(split) == "validation":
+            remarks.add(FOLDER_SPLIT, f"{split}: {files} held out from training")
+        else:
+            remarks.add(FOLDER_SPLIT, f"{split}: {files} for training")
     return found
 
 

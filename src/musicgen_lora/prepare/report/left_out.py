@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from musicgen_lora.language.translate import filled, joined, word
+from musicgen_lora.language.translate import filled, joined, translated, word
 from musicgen_lora.plural import count
 from musicgen_lora.prepare.reading.inputs import Dropped
 
@@ -17,6 +17,9 @@ MAX_NAMES = 3
 MAX_REASONS = 20
 """Reasons that the terminal lists; the report lists all."""
 COPIES = "copies of files that are kept"
+
+OF_ONE_FILE = ("is ", "has ", "was ", "goes ", "ends ", "changes ", "decodes ")
+"""How reasons begin that are sentences about one file."""
 
 _NUMBER = re.compile(r"(?<![^\s(])\d+(?:\.\d+)?(?=[\s).,]|$)")
 
@@ -36,14 +39,18 @@ class LeftOut:
     def in_one_line(self) -> str:
         """The terminal's line: the reason and the first names."""
         told = word(self.told)
-        if len(self.names) == 1 and self.told != COPIES:
+        if len(self.names) == 1:
+            if self.told == COPIES:
+                return translated(self.names[0])
             return filled("{0}: {1}", self.names[0], told)
         names = joined(self.names[:MAX_NAMES])
         rest = len(self.names) - MAX_NAMES
         if rest > 0:
             names = filled("{0} and {1} more, in the report", names, rest)
-        files = word(count(len(self.names), "file"))
-        return filled("{0}: {1}: {2}", files, told.rstrip(".。"), names)
+        files, told = count(len(self.names), "file"), told.rstrip(".。")
+        if self.told.startswith(OF_ONE_FILE):
+            return filled("{0}, each of which {1}: {2}", word(files), told, names)
+        return filled("{0}: {1}: {2}", word(files), told, names)
 
 
 def by_reason(dropped: Iterable[Dropped]) -> list[LeftOut]:

@@ -49,6 +49,14 @@ MAX_TOLD = 8
 MAX_NAMED = 12
 """Files that the page lists for each fault; the JSON lists all."""
 TEMPO_STEP = 10
+WHOLE = "whole files"
+HOW_CUT = {
+    WHOLE: "kept whole",
+    "bars": "cut on bar lines",
+    "beats": "cut on beats",
+    "time": "cut at fixed times",
+    "part": "cut where your metadata says",
+}
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ def _content(
             "new_minutes": round(_seconds(prepared.new) / 60.0, 1),
             "minutes": round(_seconds(entries) / 60.0, 1),
         },
-        "cut_on": dict(Counter(str(entry.get("cut", "whole files")) for entry in entries)),
+        "cut_on": dict(Counter(str(entry.get("cut", WHOLE)) for entry in entries)),
         "advice": [
             *fold_advice(entries, in_place=prepared.n_unfolded),
             *loudness_advice(entries, settings.loudness, limits=settings.limit),
@@ -256,6 +264,7 @@ def make_page(content: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) ->
         tempo_chart=pictures.bar_chart(content["tempi"], word("clips by tempo")),
         key_chart=pictures.bar_chart(content["keys"], word("clips by key")),
         max_named=MAX_NAMED,
+        how_cut=how_cut,
         cut_on=cut_sentence(content["cut_on"]),
         player_s=PLAYER_S,
     )
@@ -264,15 +273,12 @@ def make_page(content: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) ->
 def cut_sentence(cut_on: Mapping[str, int]) -> str:
     """How the clips were cut from their files, as in "28 files kept whole, 11 clips cut at fixed
     times"."""
-    told = {
-        "whole files": ("file", "kept whole"),
-        "bars": ("clip", "cut on bar lines"),
-        "beats": ("clip", "cut on beats"),
-        "time": ("clip", "cut at fixed times"),
-        "part": ("clip", "cut where your metadata says"),
-    }
-    parts = []
-    for name, number in cut_on.items():
-        noun, how = told.get(name, ("clip", f'cut on "{name}"'))
-        parts.append(f"{count(number, noun)} {how}")
-    return ", ".join(parts)
+    return ", ".join(
+        f"{count(number, 'file' if name == WHOLE else 'clip')} {how_cut(name)}"
+        for name, number in cut_on.items()
+    )
+
+
+def how_cut(name: str) -> str:
+    """What a clip's `cut` says, in words."""
+    return HOW_CUT.get(name, f'cut on "{name}"')

@@ -48,6 +48,7 @@ _ALIASES = {
     "r&b": r"r[ -]?(?:&|n|and)[ -]?b",
     "afrobeat": "afro[ -]?beats?",
     "808": "808s?",
+    "drums": "drums|drum (?:patterns?|loops?)",
     "vocal": "vocals?",
 }
 
