@@ -27,7 +27,8 @@ def test_unrelated_noise_keeps_its_power() -> None:
     given, other = (0.1 * rng.standard_normal((1, N)).astype(np.float32) for _ in range(2))
     powers = []
     for _ in range(100):
-        rng.shuffle(given[0]), rng.shuffle(other[0])
+        for sound in (given, other):
+            rng.shuffle(sound[0])
         joined = pass_into(given, other, 1600)
         changed = np.flatnonzero((joined[0] != given[0]) & (joined[0] != other[0]))
         middle = joined[0, changed[0] + 700 : changed[0] + 900]

@@ -18,7 +18,7 @@ class ServingSettings:
 
     workspace: Place = Path("workspace")
     """Folder for everything the page writes: audio, datasets, runs, generated clips, jobs."""
-    audio_dirs: list[Path] = dataclasses.field(default_factory=list)
+    audio_dirs: list[Place] = dataclasses.field(default_factory=list)
     """More folders to choose audio from."""
     host: str = "127.0.0.1"
     """Address to listen on; any other than this machine's own needs a password in
