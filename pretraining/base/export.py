@@ -37,46 +37,68 @@ def export_base(
     Args:
         model_dir: the result of training.
         output_dir: is replaced.
-        captions: those that it was trained on; the vocabulary keeps what they need.
+        captions: those that it was trained on; the vocabulary keeps what they need, unless the
+            model has a smaller vocabulary already.
         facts: what the base states about its training and use.
 
     Raises:
         ValueError: it is too large for the package, or does not load back in fp32.
     """
-    shutil.rmtree(output_dir, ignore_errors=True)
     model: Any = MusicgenForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32)
     # The quantiser's running means are only needed for training.
     for layer in model.audio_encoder.quantizer.layers:
         layer.codebook.embed_avg.zero_()
         layer.codebook.cluster_size.zero_()
     tokenizer = json.loads((ASSETS / "t5" / "tokenizer.json").read_text(encoding="utf-8"))
-    kept = vocabulary.kept_pieces(tokenizer, captions)
-    vocabulary.keep_rows(model, kept)
+    if model.text_encoder.config.vocab_size < len(tokenizer["model"]["vocab"]):
+        # Training went on from the package's base.
+        own = json.loads((model_dir / "tokenizer.json").read_text(encoding="utf-8"))
+        kept = vocabulary.same_pieces(tokenizer, own)
+    else:
+        kept = vocabulary.kept_pieces(tokenizer, captions)
+        vocabulary.keep_rows(model, kept)
     # transformers' own `generate` reads these from another file.
     if facts.advised_guidance_scale is not None:
         model.generation_config.guidance_scale = facts.advised_guidance_scale
     if facts.advised_temperature is not None:
         model.generation_config.temperature = facts.advised_temperature
-    model.half().save_pretrained(output_dir)
-    AutoProcessor.from_pretrained(model_dir).save_pretrained(output_dir)
     text = json.dumps(
         vocabulary.with_pieces(tokenizer, kept), ensure_ascii=False, separators=(",", ":")
     )
-    (output_dir / "tokenizer.json").write_text(text, encoding="utf-8")
-    config_path = output_dir / "config.json"
-    config = json.loads(config_path.read_text(encoding="utf-8"))
+    processor = AutoProcessor.from_pretrained(model_dir)
+
+    # What is there is replaced only by a whole base.
+    folder = output_dir.with_name(f".{output_dir.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)
+    model.half().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    _write_config(folder / "config.json", facts)
+    shutil.copy(HERE / "model_card.md", folder / "README.md")
+    _check(folder)
+    shutil.rmtree(output_dir, ignore_errors=True)
+    folder.rename(output_dir)
+    return _size(output_dir)
+
+
+def _write_config(path: Path, facts: BaseFacts) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
     _clean(config)
     stated = {name: value for name, value in asdict(facts).items() if value is not None}
     config[FIELD] = dict(sorted(stated.items()))
-    config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shutil.copy(HERE / "model_card.md", output_dir / "README.md")
-    loaded = MusicgenForConditionalGeneration.from_pretrained(output_dir)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _check(folder: Path) -> None:
+    loaded = MusicgenForConditionalGeneration.from_pretrained(folder)
     if loaded.dtype != torch.float32:
-        raise ValueError(f"{output_dir} loads as {loaded.dtype}, not float32.")
-    size = sum(path.stat().st_size for path in output_dir.iterdir())
-    if size > MAX_BYTES:
-        raise ValueError(f"{output_dir} has {size:,} bytes, more than {MAX_BYTES:,}.")
-    return size
+        raise ValueError(f"{folder} loads as {loaded.dtype}, not float32.")
+    if _size(folder) > MAX_BYTES:
+        raise ValueError(f"{folder} has {_size(folder):,} bytes, more than {MAX_BYTES:,}.")
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _clean(config: dict[str, Any]) -> None:

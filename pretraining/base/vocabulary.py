@@ -36,6 +36,12 @@ def kept_pieces(tokenizer: dict[str, Any], texts: Iterable[str]) -> list[int]:
     return sorted(set(range(N_MOST_FREQUENT)) | used | letters)
 
 
+def same_pieces(tokenizer: dict[str, Any], smaller: dict[str, Any]) -> list[int]:
+    """The ids in `tokenizer` of the pieces that a smaller one has, which is made of it."""
+    own = {piece for piece, _ in smaller["model"]["vocab"]}
+    return [n for n, (piece, _) in enumerate(tokenizer["model"]["vocab"]) if piece in own]
+
+
 def with_pieces(tokenizer: dict[str, Any], kept: list[int]) -> dict[str, Any]:
     """The content of a tokenizer.json with only these pieces, renumbered."""
     vocabulary = tokenizer["model"]["vocab"]

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import MusicgenConfig, MusicgenForConditionalGeneration, T5Config
 
-from pretraining.base.vocabulary import keep_rows, kept_pieces, with_pieces
+from pretraining.base.vocabulary import keep_rows, kept_pieces, same_pieces, with_pieces
 from pretraining.paths import ASSETS
 
 CAPTIONS = ["lively neo-soul with clean guitar, shaker. bpm: 75. key: D minor.", "TECHNO, 141BPM"]
@@ -35,6 +35,10 @@ def test_captions_are_split_as_before(whole, kept):
         assert [kept[n] for n in after.encode(text).ids] == before.encode(text).ids
     assert kept[:3] == [0, 1, 2]
     assert len(kept) < 17_000
+
+
+def test_a_smaller_vocabulary_is_found_again_in_the_whole_one(whole, kept):
+    assert same_pieces(whole, with_pieces(whole, kept)) == kept
 
 
 def test_rare_words_are_spelt_and_not_unknown(whole, kept):
