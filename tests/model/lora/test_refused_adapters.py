@@ -28,6 +28,15 @@ def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) ->
         load_adapter(BaseModel(other), adapter)
 
 
+def test_an_adapter_of_the_same_base_before_its_weights_changed_is_told_so(
+    adapter: Path, tmp_path: Path
+) -> None:
+    named = json.loads((adapter / FACTS_FILE).read_text())["base"]["path"]
+    other = load_base(make_tiny_musicgen(tmp_path / "other", seed=1))
+    with pytest.raises(UserError, match="adapter: this adapter was trained on another version of"):
+        load_adapter(BaseModel(other, named), adapter)
+
+
 def test_an_adapter_of_another_size_is_refused_without_facts_too(
     adapter: Path, tmp_path: Path
 ) -> None:

@@ -120,6 +120,19 @@ def _check_manifest(folder: Path, digests: Mapping[str, str]) -> None:
         )
 
 
+def _of_another_base(folder: Path, facts: AdapterFacts, base: BaseModel) -> UserError:
+    if facts.base_path == base.path:
+        return UserError(
+            f"{folder}: this adapter was trained on another version of {base.path} (fingerprint "
+            f"{facts.base_fingerprint}, now {base.fingerprint}); train it again on this one, or "
+            "use the version that it was trained on."
+        )
+    return UserError(
+        f"{folder}: this adapter was trained on another base ({facts.base_path}, fingerprint "
+        f"{facts.base_fingerprint}); use that one as the base model."
+    )
+
+
 @quiet_libraries()
 def load_adapter(base: BaseModel, adapter: Path | AdapterFiles) -> PeftModel:
     """Puts a trained adapter on its base, frozen and in eval mode.
@@ -134,10 +147,7 @@ def load_adapter(base: BaseModel, adapter: Path | AdapterFiles) -> PeftModel:
     files = read_adapter(adapter) if isinstance(adapter, Path) else adapter
     folder, facts = files.folder, files.facts
     if facts is not None and facts.base_fingerprint != base.fingerprint:
-        raise UserError(
-            f"{folder}: this adapter was trained on another base ({facts.base_path}, fingerprint "
-            f"{facts.base_fingerprint}); use that one as the base model."
-        )
+        raise _of_another_base(folder, facts, base)
     modules = [name for name, _ in base.hf.named_modules()]
     shapes = {name: tuple(tensor.shape) for name, tensor in files.tensors.items()}
     config = read_adapter_config(folder / ADAPTER_CONFIG, files.config, modules, shapes)
