@@ -17,7 +17,7 @@ from musicgen_lora.webui.work.job import PAGE_COMMANDS
 def test_a_form_has_all_settings_but_paths_and_the_pages_own(command: str) -> None:
     form = {setting.name: setting for setting in form_of(command)}
     for field in dataclasses.fields(SETTINGS[command]):
-        is_path = "Path" in str(field.type) or field.name == "lora_model_path"
+        is_path = "Place" in str(field.type) or field.name == "lora_model_path"
         assert (field.name in form) == (not is_path and field.name not in OF_THE_PAGE), field.name
     assert all(setting.help.endswith(".") for setting in form.values())
 
