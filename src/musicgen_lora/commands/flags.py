@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from musicgen_lora.commands.wrong_flags import flag_error
 from musicgen_lora.config import SETTINGS, groups
-from musicgen_lora.config.kinds import explained
+from musicgen_lora.config.kinds import base_at_home, explained
 from musicgen_lora.config_file import check_given_values, read_config
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.given import BASES
@@ -199,9 +199,7 @@ def _as_shell(name: str, value: Any) -> Any:
     given = str(value)
     if not is_place or ("$" in given and os.path.lexists(given)):
         return value
-    place = os.path.expandvars(given)
-    if re.match("~(/|$)", place):
-        place = os.path.expanduser(place)
+    place = base_at_home(os.path.expandvars(given))
     unset = re.search(r"(?<![^/])\$(\w+|\{\w+\})(?![^/])", place)
     if unset and not os.path.lexists(place[: unset.end()]):
         raise UserError(
