@@ -115,6 +115,25 @@ def test_a_bass_held_over_the_bar_line_does_not_break() -> None:
     assert loop.seam.step_db < 3.0
 
 
+@pytest.mark.parametrize("slack_s", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_take_without_a_beat_does_not_click(seed: int, slack_s: float) -> None:
+    """A held chord with strokes at any time, which begins and ends in the middle of a sound."""
+    rng = np.random.default_rng(seed)
+    request = LoopRequest(130.0, 2, RATE)
+    time_s = np.arange(request.n_samples + round(slack_s * RATE)) / RATE
+    take = np.zeros(len(time_s))
+    for hertz in rng.uniform(80.0, 900.0, 5):
+        take += 0.1 * np.sin(2.0 * np.pi * hertz * time_s + rng.uniform(0.0, 6.0))
+    for start_s in rng.uniform(0.0, time_s[-1], 10):
+        ringing = np.maximum(time_s - start_s, 0.0)
+        noise = rng.normal(0.0, 0.4, len(time_s)) * (time_s >= start_s)
+        take += noise * np.exp(-ringing / 0.025)
+    loop = cut_loop(take[None].astype(np.float32), request)
+    assert loop.waveform.shape == (1, request.n_samples)
+    assert loop.faults == ("has no steady beat",)
+
+
 def test_what_is_wrong_with_a_take_is_said() -> None:
     request = LoopRequest(140.0, 2, RATE)
     noise = np.random.default_rng(1).uniform(-0.3, 0.3, (1, 8 * RATE)).astype(np.float32)

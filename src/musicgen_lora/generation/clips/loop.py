@@ -63,6 +63,8 @@ class Loop:
         speed: speed of the take; 1 is unchanged.
         straightened_s: largest correction of timing besides that.
         start_s: where it begins in the stretched take.
+        faded_in: whether its first milliseconds are faded in, because the take begins there in the
+            middle of a sound.
         faults: what is wrong with it, each as a verb phrase; empty for a loop that fits.
     """
 
@@ -72,6 +74,7 @@ class Loop:
     speed: float
     straightened_s: float
     start_s: float
+    faded_in: bool
     joined: Joined
     seam: Seam
     faults: tuple[str, ...]
@@ -95,11 +98,17 @@ def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
     joins = []
     for line_s in lines_s[:N_STARTS] or [0.0]:
         start = _attack_near(played, round(line_s * rate), rate)
-        waveform, joined = _joined(played, start, request.n_samples, onsets_s, rate)
-        seam = measure_seam(waveform, rate, request.n_bars)
+        # A take may begin in the middle of a sound, but an attack is faded in only if it has to be.
+        for softly in (False, True):
+            waveform, joined = _joined(
+                played, start, request.n_samples, onsets_s, rate, softly=softly
+            )
+            seam = measure_seam(waveform, rate, request.n_bars)
+            if joined == "crossfade" or not seam.clicks:
+                break
         cost = _seam_cost(seam) + (FADE_COST if joined == "fade" else 0.0)
-        joins.append((cost, start, waveform, joined, seam))
-    _, start, waveform, joined, seam = min(joins, key=lambda join: join[:2])
+        joins.append((cost, start, waveform, joined, seam, softly))
+    _, start, waveform, joined, seam, softly = min(joins, key=lambda join: join[:2])
     drift_s = kept_tempo(onset_strengths(waveform, rate), request.bpm, reach=0.0).drift_s
     return Loop(
         waveform=waveform,
@@ -108,6 +117,7 @@ def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
         speed=course.speed,
         straightened_s=course.straightened_s,
         start_s=start / rate,
+        faded_in=softly and joined != "crossfade",
         joined=joined,
         seam=seam,
         faults=tuple(
@@ -199,9 +209,16 @@ def _attack_near(played: np.ndarray, line: int, rate: int) -> int:
 
 
 def _joined(
-    played: np.ndarray, start: int, n_samples: int, onsets_s: np.ndarray, rate: int
+    played: np.ndarray,
+    start: int,
+    n_samples: int,
+    onsets_s: np.ndarray,
+    rate: int,
+    *,
+    softly: bool,
 ) -> tuple[np.ndarray, Joined]:
-    """The loop `[C, n_samples]` from sample `start` on, and how it was joined."""
+    """The loop `[C, n_samples]` from sample `start` on, and how it was joined. A beginning with
+    nothing before it is faded in if `softly`."""
     body = played[:, start : start + n_samples]
     loop = np.pad(body, ((0, 0), (0, n_samples - body.shape[1]))).astype(np.float32)
     lead = min(start, round(JOIN_WITHIN_S * rate))
@@ -209,6 +226,9 @@ def _joined(
     level = np.sqrt(np.square(loop).mean()) * 10.0 ** (QUIET_DB / 20.0)
     if lead > 2 * round(FADE_S * rate) and np.sqrt(np.square(before).mean()) > level:
         return pass_into(loop, before, round(FADE_S * rate)), "crossfade"
+    n_cut = round(CUT_FADE_S * rate)
+    if softly:
+        loop[:, :n_cut] *= np.linspace(0.0, 1.0, n_cut, dtype=np.float32)
     end_s = (start + n_samples) / rate
     later_s = onsets_s[onsets_s > end_s - 2.0 * LEAD_S]
     stop = round((float(later_s[0]) - 4.0 * LEAD_S) * rate) if len(later_s) else played.shape[1]
@@ -220,7 +240,6 @@ def _joined(
         gain[-n_fade:] = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, n_fade))
         loop[:, : tail.shape[1]] += gain * tail
         return loop, "tail"
-    n_cut = round(CUT_FADE_S * rate)
     loop[:, -n_cut:] *= np.linspace(1.0, 0.0, n_cut, dtype=np.float32)
     return loop, "fade"
 

@@ -121,6 +121,7 @@ def judge_loop(seed: int, waveform: np.ndarray, request: LoopRequest) -> JudgedT
     figures["seam"] = {
         "joined": loop.joined,
         "starts_at_s": round(loop.start_s, 4),
+        "faded_in": loop.faded_in,
         "step_db": round(seam.step_db, 1),
         "hits_db": round(seam.hits_db, 1),
         "level_db": _rounded(seam.level_db),
