@@ -94,6 +94,18 @@ def test_damage_is_named_and_comes_last(fault, said: str) -> None:
     json.dumps(takes_figures([good, bad]), allow_nan=False)
 
 
+def test_a_loop_loses_its_dc_offset() -> None:
+    good = judge_loop(0, GOOD, REQUEST)
+    off = judge_loop(0, GOOD + np.float32(0.05), REQUEST)
+    assert good.faults == off.faults == ()
+    assert (good.figures["damage"]["dc_removed"], off.figures["damage"]["dc_removed"]) == (
+        False,
+        True,
+    )
+    assert abs(float(off.waveform.mean())) < 0.002
+    assert np.abs(off.waveform - good.waveform).max() < 0.005
+
+
 def test_a_clip_that_obeys_the_tempo_is_kept() -> None:
     other = render_beat(make_beat(22, duration_s=10.0), RATE, seed=22)
     asked = float(BEAT.bpm)

@@ -97,6 +97,10 @@ def judge_clip(
 ) -> JudgedTake:
     """Judges a take `[C, N]` as a clip: its damage, and its tempo if one was requested."""
     sound, faults, penalty, figures = _damage(waveform, sample_rate)
+    offset = figures["damage"]["dc_offset"]
+    penalty += offset / DC_MOST
+    if offset > DC_MOST:
+        faults.append(f"has a DC offset of {offset:.3f}")
     if bpm is not None:
         kept = kept_tempo(onset_strengths(sound, sample_rate), bpm)
         figures["tempo"] = _tempo_figures(bpm, kept)
@@ -109,9 +113,14 @@ def judge_clip(
 
 
 def judge_loop(seed: int, waveform: np.ndarray, request: LoopRequest) -> JudgedTake:
-    """Cuts the loop out of a take `[C, N]` and judges it: tempo, drift, seam and damage."""
+    """Cuts the loop out of a take `[C, N]` and judges it: tempo, drift, seam and damage.
+
+    The take's DC offset is removed, which can't click: a loop has neither a beginning nor an end.
+    """
     sound, faults, penalty, figures = _damage(waveform, request.sample_rate)
-    loop = cut_loop(sound, request)
+    is_off = figures["damage"]["dc_offset"] > DC_MOST
+    figures["damage"]["dc_removed"] = is_off
+    loop = cut_loop(sound - sound.mean(axis=1, keepdims=True) if is_off else sound, request)
     seam = loop.seam
     figures["tempo"] = _tempo_figures(request.bpm, loop.take) | {
         "speed": round(loop.speed, 5),
@@ -173,9 +182,7 @@ def _damage(
         faults.append(f"is silent for {100.0 * silent:.0f} % of its length")
     if clipped > CLIPPED_MOST:
         faults.append(f"is clipped at {n_clipped} samples")
-    if offset > DC_MOST:
-        faults.append(f"has a DC offset of {offset:.3f}")
-    penalty = silent / SILENT_MOST + clipped / CLIPPED_MOST + offset / DC_MOST
+    penalty = silent / SILENT_MOST + clipped / CLIPPED_MOST
     figures: dict[str, Any] = {
         "damage": {
             "bad_samples": n_bad,
