@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ os.environ.update(bounded_spinning())
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Whatever the machine speaks.
 os.environ["MUSICGEN_LORA_LANGUAGE"] = "en"
+
+# As from a terminal that is open: under nohup SIGHUP is ignored, and would be in all processes that
+# tests start, which it couldn't stop then. A handler isn't inherited where another program is
+# started. This one does nothing either: the tests themselves still outlive their terminal.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 import pytest
 
