@@ -42,12 +42,13 @@ def pytest_collection() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def quick_process() -> None:
     import torch
-    from quick import leave_plots_undrawn, load_once, make_quick
+    from quick import leave_players_silent, leave_plots_undrawn, load_once, make_quick
 
     torch.set_num_threads(1)
     make_quick()
     load_once()
     leave_plots_undrawn()
+    leave_players_silent()
 
 
 def _tiny(factory: pytest.TempPathFactory, name: str, **kind: bool) -> Path:
