@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ os.environ.update(bounded_spinning())
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Whatever the machine speaks.
 os.environ["MUSICGEN_LORA_LANGUAGE"] = "en"
+
+# As from a terminal that is open: under nohup SIGHUP is ignored, and would be in all processes that
+# tests start, which it couldn't stop then. A handler isn't inherited where another program is
+# started. This one does nothing either: the tests themselves still outlive their terminal.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 import pytest
 
@@ -35,12 +42,13 @@ def pytest_collection() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def quick_process() -> None:
     import torch
-    from quick import leave_plots_undrawn, load_once, make_quick
+    from quick import leave_players_silent, leave_plots_undrawn, load_once, make_quick
 
     torch.set_num_threads(1)
     make_quick()
     load_once()
     leave_plots_undrawn()
+    leave_players_silent()
 
 
 def _tiny(factory: pytest.TempPathFactory, name: str, **kind: bool) -> Path:

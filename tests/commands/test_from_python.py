@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import re
@@ -61,29 +62,41 @@ def test_both_readmes_give_the_same_lines() -> None:
     assert len(python_blocks("README.md")) == 3
 
 
+RUN_ALL = """
+import runpy, sys
+for path in sys.argv[1:]:
+    runpy.run_path(path, run_name="__main__")
+    print("ran", path, flush=True)
+"""
+
+
 def test_the_lines_of_the_readme_run_as_scripts(tmp_path: Path) -> None:
     """From a folder of beats to new ones. The scripts have no main guard: what a worker ran again
-    would print twice, or fail."""
+    would print twice, or fail. Each is a `__main__` of its own with its own names; the libraries
+    are loaded once."""
     for index in range(3):
         write_wav(tmp_path / "loops" / f"{index}.wav", beat(index, 4.0), RATE)
+    paths = []
     for index, script in enumerate(python_blocks("README.md")):
         # What is too large or takes too long to be had here.
         script = script.replace("facebook/musicgen-small", musicgen_lora.EMBEDDED_NAME)
         script = script.replace('Path("output"))', 'Path("output"), max_steps=2, previews="off")')
         script = script.replace("prompts=", "duration=1.0, prompts=")
         script = script.replace("duration=10.0", "duration=0.5")
-        path = tmp_path / f"script{index}.py"
-        path.write_text(script, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, path],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
-        assert done.stdout.count("3 clips (0.2 minutes)") == (1 if index == 0 else 0)
+        paths.append(tmp_path / f"script{index}.py")
+        paths[-1].write_text(script, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL, *paths],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    said = done.stdout.split("ran ")
+    assert len(said) == len(paths) + 1
+    assert [text.count("3 clips (0.2 minutes)") for text in said] == [1, 0, 0, 0]
     (wav,) = tmp_path.glob("finetune/output/generated/*.wav")
     assert soundfile.info(wav).frames == RATE
     assert soundfile.info(tmp_path / "beat.wav").samplerate == RATE
@@ -96,6 +109,26 @@ def test_importing_the_package_loads_nothing_else() -> None:
     assert ours == ["musicgen_lora"]
     assert not {"torch", "numpy", "pydantic", "transformers"} & set(loaded.split())
     assert set(musicgen_lora.__all__) <= set(offered.split())
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_no_garbage_is_looked_for_while_the_libraries_load(
+    collects: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And afterwards as before."""
+    load, seen = importlib.import_module, []
+    monkeypatch.setattr(
+        importlib, "import_module", lambda name: seen.append(gc.isenabled()) or load(name)
+    )
+    monkeypatch.delattr(musicgen_lora, "MusicGen", raising=False)
+    try:
+        if not collects:
+            gc.disable()
+        assert musicgen_lora.MusicGen.__name__ == "MusicGen"
+        assert gc.isenabled() is collects
+    finally:
+        gc.enable()
+    assert seen == [False]
 
 
 def test_each_command_and_its_settings_are_offered() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import inspect
+import io
 import math
 import os
 import re
@@ -14,6 +17,7 @@ import soundfile
 from made_datasets import RATE, read_metadata, write_metadata
 from prepared.preparing import read_report
 
+from musicgen_lora.audio import pictures
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.audio.loudness import integrated_loudness, true_peak_db
 from musicgen_lora.beats.beats808 import make_beat, render_beat
@@ -211,7 +215,8 @@ def test_a_second_run_refreshes_captions_but_for_edits(tmp_path: Path) -> None:
     assert len(read_metadata(out)) == 3
 
 
-def test_the_report_says_what_to_mend(tmp_path: Path) -> None:
+def test_the_report_says_what_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "mp3_uri", inspect.unwrap(pictures.mp3_uri))
     source, out = tmp_path / "in", tmp_path / "out"
     put(source / "<b>clipped</b>.wav".replace("/", "_"), np.clip(9.0 * track(0, 6.0), -1.0, 1.0))
     offset = 0.2 * track(1, 6.0) + 0.1
@@ -219,7 +224,7 @@ def test_the_report_says_what_to_mend(tmp_path: Path) -> None:
     put(source / "low.wav", track(2, 6.0)[:, ::2], RATE // 2)
     put(source / "six.wav", np.repeat(track(3, 6.0), 6, axis=0))
     (source / "broken.wav").write_text("no audio")
-    prepared(source, out)
+    entries = prepared(source, out)
     report = read_report(out)
     faults = {fault["name"]: fault["files"] for fault in report["faults"]}
     assert faults["clipped"] == ["<b>clipped<_b>.wav"]
@@ -234,7 +239,11 @@ def test_the_report_says_what_to_mend(tmp_path: Path) -> None:
     assert "&lt;b&gt;clipped" in page
     assert "<b>clipped" not in page
     assert page.count("<audio") == 4
-    assert page.count("data:audio/mpeg;base64,") == 4
+    players = re.findall(r'data:audio/mpeg;base64,([^"]+)"', page)
+    sounds = [soundfile.read(io.BytesIO(base64.b64decode(content))) for content in players]
+    assert all(rate == pictures.PLAYER_RATE and sound.std() > 0.01 for sound, rate in sounds)
+    lengths_s = sorted(len(sound) / rate for sound, rate in sounds)
+    assert lengths_s == pytest.approx(sorted(e["duration_s"] for e in entries), abs=0.15)
     assert not re.search(r'(src|href)="(?!data:)', page), "the page needs nothing from elsewhere"
     assert "<script" not in page
 

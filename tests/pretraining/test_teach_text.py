@@ -104,11 +104,11 @@ def test_the_clock_learns_hands_that_no_fit_has(
     for name, value in {
         "N_CAPTIONS": 60,
         "N_HELD": 20,
-        "CAPTIONS_A_STEP": 16,
-        "POSITIONS_A_CAPTION": 60,
+        "CAPTIONS_A_STEP": 10,
+        "POSITIONS_A_CAPTION": 32,
     }.items():
         monkeypatch.setattr(clock, name, value)
-    for name, value in {"N_HELD": 20, "CAPTIONS_A_STEP": 12, "EACH": 40}.items():
+    for name, value in {"N_HELD": 20, "CAPTIONS_A_STEP": 10, "EACH": 32}.items():
         monkeypatch.setattr(lengthen, name, value)
 
     def said(model: Any, tokenizer: Any, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,7 +126,7 @@ def test_the_clock_learns_hands_that_no_fit_has(
     lesson = clock.ClockLesson(base, None, rows)
     torch.manual_seed(0)
     before = clock.hands_shown(layer, lesson)
-    clock.teach_clock(base, lesson, n_steps=200)
+    clock.teach_clock(base, lesson, n_steps=150)
     after = clock.hands_shown(layer, lesson)
     assert before[3] == pytest.approx(0.0, abs=0.05)
     assert after[3] > 0.3

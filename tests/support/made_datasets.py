@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -22,8 +23,12 @@ CAPTIONS = ["hip hop 808 beat", "trap beat with bass", "dark trap drums", "spars
 
 def beat(index: int, duration_s: float = 4.0) -> np.ndarray:
     """A beat `[C, N]` at 32 kHz, cut to `duration_s`."""
-    played = make_beat((0, index), duration_s=max(4.0, duration_s))
-    return render_beat(played, RATE, seed=index)[:, : round(duration_s * RATE)]
+    return _rendered(index, max(4.0, duration_s))[:, : round(duration_s * RATE)].copy()
+
+
+@functools.lru_cache(maxsize=64)
+def _rendered(index: int, duration_s: float) -> np.ndarray:
+    return render_beat(make_beat((0, index), duration_s=duration_s), RATE, seed=index)
 
 
 def sine(frequency_hz: float, duration_s: float, sample_rate: int, level: float = 0.5):

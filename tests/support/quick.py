@@ -1,6 +1,7 @@
 """What makes tests quick, and firm, and leaves what they prove: nothing waits for the disk or is
 chosen by the clock, a small base whose files stay as they are is read once in a process, libraries
-are loaded once for all processes that are forked, and plots drawn where drawing is what matters.
+are loaded once for all processes that are forked, and plots drawn and players filled where that is
+what matters.
 
 Tests stop processes, not machines: what was written is seen by the next process without fsync.
 """
@@ -10,17 +11,24 @@ from __future__ import annotations
 import base64
 import copy
 import functools
+import io
 import os
+import pickle
 import sys
+import types
+import weakref
 from collections.abc import Collection
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.nn.utils import parametrize
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.generation.decoding import precision, products
 from musicgen_lora.model.base import loading
+from musicgen_lora.page import data_uri
 from musicgen_lora.runtime.workers import FIRST_LOADED
 
 MAX_BYTES = 4 << 20
@@ -36,6 +44,14 @@ FORKED = [
 """What the processes work on that tests start."""
 EMPTY_PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+
+LEFT_OUT = (
+    torch.Tensor,
+    type,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    weakref.ReferenceType,
 )
 
 Found = tuple[MusicgenForConditionalGeneration, Collection[str]]
@@ -80,12 +96,24 @@ def leave_plots_undrawn() -> None:
     Figure.savefig = unsaved
 
 
+def leave_players_silent() -> None:
+    """The page of a preparation has a player for each clip, with nothing in it: MP3s take a fifth
+    of the time of preparing a few clips. A test of the page encodes and decodes them."""
+    from musicgen_lora.audio import pictures
+
+    @functools.wraps(pictures.mp3_uri)
+    def silent(waveform: Any, sample_rate: int) -> str:
+        return data_uri("audio/mpeg", b"")
+
+    pictures.mp3_uri = silent
+
+
 class _Bases:
     """Bases that were read, by all that is known of their files. Each caller has a copy."""
 
     def __init__(self, read: Any) -> None:
         self._read = read
-        self._kept: dict[tuple[Any, ...], Found] = {}
+        self._kept: dict[tuple[Any, ...], tuple[_Packed, list[str]]] = {}
 
     def __call__(self, folder: Path, *arguments: Any) -> Found:
         files = sorted((path, path.stat()) for path in Path(folder).iterdir() if path.is_file())
@@ -93,7 +121,57 @@ class _Bases:
             return self._read(folder, *arguments)
         key = tuple((str(path), s.st_ino, s.st_size, s.st_mtime_ns) for path, s in files)
         if key not in self._kept:
-            found = self._read(folder, *arguments)
+            model, missing = self._read(folder, *arguments)
+            found = (_Packed(model), list(missing))
             self._kept = dict([*self._kept.items(), (key, found)][-KEPT:])
-        model, missing = self._kept[key]
-        return copy.deepcopy(model), list(missing)
+        packed, missing = self._kept[key]
+        return packed.copy(), list(missing)
+
+
+class _Packed:
+    """A model of which copies are made, as `copy.deepcopy` makes them, in a sixth of its time."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        file = io.BytesIO()
+        pickler = _Pickler(file)
+        pickler.dump(model)
+        self._content, self._parts = file.getvalue(), pickler.parts
+
+    def copy(self) -> Any:
+        return _Unpickler(self._content, self._parts).load()
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves out what has no content of its own to be copied, and tensors."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self.parts: list[Any] = []
+        self._numbers: dict[int, int] = {}
+
+    def persistent_id(self, obj: Any) -> int | None:
+        if not isinstance(obj, LEFT_OUT):
+            return None
+        if id(obj) not in self._numbers:
+            self._numbers[id(obj)] = len(self.parts)
+            self.parts.append(obj)
+        return self._numbers[id(obj)]
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, torch.nn.Module) and parametrize.is_parametrized(obj):
+            # It refuses to be pickled, as its class is made on the way.
+            return object.__new__, (type(obj),), obj.__dict__
+        return NotImplemented
+
+
+class _Unpickler(pickle.Unpickler):
+    """Puts in what was left out, and copies of the tensors."""
+
+    def __init__(self, content: bytes, parts: list[Any]) -> None:
+        super().__init__(io.BytesIO(content))
+        self._parts = parts
+        self._copied: dict[int, Any] = {}
+
+    def persistent_load(self, pid: int) -> Any:
+        part = self._parts[pid]
+        return copy.deepcopy(part, self._copied) if isinstance(part, torch.Tensor) else part

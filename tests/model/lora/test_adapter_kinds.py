@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapters import make_adapter
 from made_datasets import make_dataset, tiny_settings
 
 from musicgen_lora.config import EvaluateSettings, GenerateSettings, TrainSettings
@@ -48,35 +50,44 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 BARE = """
-import sys
+import gc, os, sys
+
+# Libraries load in less time.
+gc.disable()
 import numpy as np
 import torch
 from peft import PeftModel
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration
 
 torch.set_num_threads(1)
-base, delayed, captions, *adapters = sys.argv[1:]
-for adapter in adapters:
+captions = sys.argv[2].split("|")
+for base, adapter, delayed in [line.rstrip().split("|") for line in open(sys.argv[1])]:
     model = MusicgenForConditionalGeneration.from_pretrained(base)
     model = PeftModel.from_pretrained(model, adapter).eval()
-    text = AutoTokenizer.from_pretrained(base)(
-        captions.split("|"), padding=True, return_tensors="pt"
-    )
+    text = AutoTokenizer.from_pretrained(base)(captions, padding=True, return_tensors="pt")
     with torch.no_grad():
         logits = model(**text, decoder_input_ids=torch.from_numpy(np.load(delayed))).logits
     np.save(adapter + "/bare.npy", logits.numpy())
+os.chdir(sys.argv[3])
+card = {}
+exec(sys.argv[4], card)
+model = card["model"]
+assert type(model).__name__.startswith("PeftModel")
+assert any("lora_B" in name and bool(p.any()) for name, p in model.named_parameters())
 assert "musicgen_lora" not in sys.modules
 """
+MONO, STEREO = [0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3]
+"""Delays of the codebooks, by hand."""
 
 
-def codes() -> torch.Tensor:
-    return torch.randint(0, 64, (2, 4, 24), generator=torch.Generator().manual_seed(1))
+def codes(n_codebooks: int = 4) -> torch.Tensor:
+    return torch.randint(0, 64, (2, n_codebooks, 24), generator=torch.Generator().manual_seed(1))
 
 
 def logits_of(model, folder: Path) -> torch.Tensor:
     texts = TextStates(model, load_tokenizer(folder)).batch(CAPTIONS)
     with torch.no_grad():
-        return BaseModel(model).logits(codes(), texts)
+        return BaseModel(model).logits(codes(model.config.decoder.num_codebooks), texts)
 
 
 @pytest.fixture(scope="module")
@@ -102,27 +113,84 @@ def runs(
             **changes,
         )
         made[name] = (train_lora(settings), work / name / "best_model")
-    delayed = np.full((2, 4, 24), 64)
-    for k in range(4):
-        delayed[:, k, k + 1 :] = codes()[:, k, : 23 - k]
-    np.save(work / "delayed.npy", delayed.reshape(-1, 24))
-    adapters = [str(folder) for _, folder in made.values()]
-    words = [str(tiny_model_dir), str(work / "delayed.npy"), "|".join(CAPTIONS), *adapters]
-    subprocess.run([sys.executable, "-c", BARE, *words], check=True)
     return made
 
 
+@pytest.fixture(scope="module")
+def drawn(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tiny_stereo_dir: Path
+) -> dict[str, tuple[Path, Path]]:
+    """Base and adapter, mono and stereo, whose weights are drawn and large."""
+    work = tmp_path_factory.mktemp("drawn")
+    made = {"mono": (tiny_model_dir, work / "mono"), "stereo": (tiny_stereo_dir, work / "stereo")}
+    for base, folder in made.values():
+        make_adapter(load_base(base), folder)
+    return made
+
+
+@pytest.fixture(scope="module")
+def bare(
+    runs, drawn, tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path
+) -> subprocess.CompletedProcess[str]:
+    """Bare PEFT on bare transformers in one fresh process: it puts its logits beside each adapter,
+    and runs the code of a card where a reader would."""
+    work = tmp_path_factory.mktemp("bare")
+    for name, delays in (("mono", MONO), ("stereo", STEREO)):
+        n_codebooks = len(delays)
+        delayed = np.full((2, n_codebooks, 24), 64)
+        for k, delay in enumerate(delays):
+            delayed[:, k, delay + 1 :] = codes(n_codebooks)[:, k, : 23 - delay]
+        np.save(work / f"{name}.npy", delayed.reshape(-1, 24))
+    jobs = [(tiny_model_dir, folder, work / "mono.npy") for _, folder in runs.values()]
+    jobs += [(*both, work / f"{name}.npy") for name, both in drawn.items()]
+    (work / "jobs.txt").write_text("\n".join("|".join(map(str, job)) for job in jobs))
+    best = runs["rslora"][1]
+    card = (best / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
+    words = [work / "jobs.txt", "|".join(CAPTIONS), best.parent, code]
+    return subprocess.run(
+        [sys.executable, "-c", BARE, *map(str, words)],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_cards_code_loads_the_adapter_with_bare_peft(
+    bare: subprocess.CompletedProcess[str],
+) -> None:
+    assert bare.returncode == 0, bare.stderr
+
+
+@pytest.mark.parametrize(("kind", "delays"), [("mono", MONO), ("stereo", STEREO)])
+def test_bare_peft_on_bare_transformers_gives_equal_logits(
+    kind: str, delays: list[int], drawn, bare
+) -> None:
+    base, folder = drawn[kind]
+    theirs = np.load(folder / "bare.npy").reshape(2, len(delays), -1, 64)
+    model = load_base(base)
+    without = logits_of(model, base)
+    load_adapter(BaseModel(model), folder)
+    ours = logits_of(model, base)
+    n_frames = theirs.shape[2]
+    for k, delay in enumerate(delays):
+        expected = theirs[:, k, delay:]
+        assert np.allclose(ours[:, k, : n_frames - delay].numpy(), expected, atol=1e-5)
+        assert not np.allclose(without[:, k, : n_frames - delay].numpy(), expected, atol=1e-2)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_bare_peft_and_we_play_an_adapter_alike(kind, runs, tiny_model_dir: Path) -> None:
+def test_bare_peft_and_we_play_an_adapter_alike(kind, runs, bare, tiny_model_dir: Path) -> None:
     run, folder = runs[kind]
     assert run["best"]["loss"] < run["base_loss"]["loss"], "it learned"
     model = load_base(tiny_model_dir)
     without = logits_of(model, tiny_model_dir)
     load_adapter(BaseModel(model), folder)
     ours = logits_of(model, tiny_model_dir)
-    bare = np.load(folder / "bare.npy").reshape(2, 4, 24, 64)
+    theirs = np.load(folder / "bare.npy").reshape(2, 4, 24, 64)
     for k in range(4):
-        expected = torch.from_numpy(bare[:, k, k:])
+        expected = torch.from_numpy(theirs[:, k, k:])
         assert torch.allclose(ours[:, k, : 24 - k], expected, atol=1e-5)
     assert (ours - without).abs().nan_to_num().max() > 1e-3
     assert run["effect"]["max_logit_change"] > 1e-3

@@ -1,12 +1,12 @@
-"""The model card of an adapter: its facts, and its code, which is run as a reader would run it."""
+"""The model card of an adapter: its facts, and its command, which is run as a reader would run it.
+
+Its code for bare PEFT is run with the kinds of adapters, in the process that has bare PEFT."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,6 @@ from safetensors import safe_open
 
 from musicgen_lora.cli import main
 from musicgen_lora.training.train import train_lora
-
-# Bare PEFT is without this package.
-CHECK = """
-import sys
-assert type(model).__name__.startswith("PeftModel")
-assert any("lora_B" in name and bool(p.any()) for name, p in model.named_parameters())
-assert "musicgen_lora" not in sys.modules
-"""
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +29,6 @@ def output_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -
 def blocks(output_dir: Path, language: str) -> list[str]:
     card = (output_dir / "best_model" / "README.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
-
-
-def test_its_code_loads_the_adapter_with_bare_peft(output_dir: Path) -> None:
-    (code,) = blocks(output_dir, "python")
-    run = subprocess.run(
-        [sys.executable, "-c", code + CHECK],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=output_dir,
-    )
-    assert run.returncode == 0, run.stderr
 
 
 def test_its_command_plays_the_adapter(output_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
