@@ -270,7 +270,7 @@ def _told(held_out: HeldOut) -> dict[str, Any]:
         "why_none": held_out.why_none,
         "n_clips": len(held_out.clips),
         "n_sources": held_out.n_sources,
-        "n_heard": min(held_out.n_heard, len(held_out.clips)),
+        "n_heard": held_out.n_heard,
         "missing": held_out.missing,
     }
 
