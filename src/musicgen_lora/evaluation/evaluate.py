@@ -230,7 +230,7 @@ def _measure(
             "base": {"path": model.path, "fingerprint": model.fingerprint},
             "adapter": _told_variant(variants[chosen]),
             "held_out": _told(session.held_out),
-            "remarks": session.remarks,
+            "remarks": [f"Warning: {p.idle}" for p in performers if p.idle] + session.remarks,
             "generation": _generation(
                 session, variants, played, None if base is None else base.asked, chosen
             ),
