@@ -9,7 +9,15 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora.config.cluster import ClusterSettings
-from musicgen_lora.config.kinds import STRICT, Few, Place, Positive, Seconds, Seed
+from musicgen_lora.config.kinds import (
+    STRICT,
+    Few,
+    Place,
+    Positive,
+    Seconds,
+    Seed,
+    settings_of_command,
+)
 from musicgen_lora.errors import UserError
 
 
@@ -96,6 +104,7 @@ class SoundSettings:
     """Sample rate of the dataset's audio, in Hz; MusicGen's codec uses 32,000."""
 
 
+@settings_of_command
 @dataclass(config=STRICT)
 class PrepareSettings(
     ClusterSettings, SoundSettings, ClipSettings, CaptionSettings, ExampleSettings, DatasetSettings
