@@ -296,9 +296,9 @@ def test_held_out_clips_that_are_silent_or_too_loud_are_told(
     settings = settings_for(trained, tmp_path / "out", data_dir=data, num_prompts=1)
     report = evaluate_adapter(settings)
     silent, loud = report["remarks"]
-    assert silent.startswith("Warning: 1 of 4 held-out clips are silent")
+    assert silent.startswith("Warning: 1 of 4 held-out clips is silent")
     assert silent.endswith(f": {names[0]}.")
-    assert loud.startswith("Warning: 1 of 4 held-out clips are at or beyond full scale")
+    assert loud.startswith("Warning: 1 of 4 held-out clips is at or beyond full scale")
     assert loud.endswith(f": {names[2]}.")
     said = capsys.readouterr().out
     for remark in (silent, loud):
