@@ -284,5 +284,5 @@ class EvaluateSettings(
     def __post_init__(self) -> None:
         if self.duration > 30.0:
             raise UserError(
-                f"--duration {self.duration:g}: evaluation compares clips of up to 30 s."
+                f"--duration {self.duration:g}: evaluation compares clips of up to 30 s; lower it."
             )

@@ -119,7 +119,7 @@ class PrepareSettings(
         if self.min_clip > self.max_clip:
             raise UserError(
                 f"--min_clip {self.min_clip:g} is more than --max_clip {self.max_clip:g}: no clip "
-                "would be left."
+                "would be left; lower --min_clip."
             )
         if self.limit and self.loudness is None:
             raise UserError("--limit brings clips to --loudness, which is None: set one.")
