@@ -17,7 +17,7 @@ from musicgen_lora.evaluation.variants import Variant
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.fingerprint import fingerprint
-from musicgen_lora.model.lora.mixture import Mixture, idle_sentence, read_part
+from musicgen_lora.model.lora.mixture import Mixture, read_part
 from musicgen_lora.model.text.reading import MAX_TEXT_TOKENS
 from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.runtime import processes
@@ -35,7 +35,7 @@ class Performer:
         worn: context manager that applies those weights to the base.
         precision: of the weights while generating.
         adapter: folder of the adapter; None for the base.
-        idle: the sentence on an adapter that changes nothing; empty for any other.
+        is_idle: whether it has an adapter that should change weights, and changes none.
     """
 
     model: BaseModel
@@ -45,7 +45,7 @@ class Performer:
     precision: str = "fp32"
     adapter: Path | None = None
     strength: float = 1.0
-    idle: str = ""
+    is_idle: bool = False
 
     def key(self, *facts: Any) -> str:
         """The cache key of this performer's result for these facts."""
@@ -102,7 +102,7 @@ def variant_performers(base: Performer, variants: Sequence[Variant]) -> list[Per
                 base.precision,
                 variant.files.folder,
                 variant.strength,
-                idle_sentence(model, mixture.parts[0]) if variant.strength else "",
+                bool(variant.strength) and mixture.is_nothing,
             )
         )
     return performers

@@ -44,3 +44,11 @@ def too_loud(names: Sequence[str], n_heard: int) -> str:
         f"{'its' if len(names) == 1 else 'their'} samples, so generated clips are compared with "
         f"distorted audio: {named(names)}."
     )
+
+
+def idle(adapter: str, strength: float) -> str:
+    """The sentence on an adapter that is measured and changes nothing."""
+    return (
+        f"Warning: {adapter} changes no weight at strength {strength:g}, so all of its figures are "
+        "the base's."
+    )
