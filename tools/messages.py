@@ -29,7 +29,6 @@ NOT_MESSAGES = {
     "prepare/words/genres.py": None,
     "prepare/words/heard_words.py": None,
     "prepare/words/facts.py": None,
-    "prepare/words/key_names.py": None,
     "prepare/hearing/tagging.py": r"[^:]*|This is.*|The sound.*",
     "evaluation/off_style.py": r"(?!caption of other music|prompt of another style).*",
     "evaluation/sound/asked_words.py": r".*\\b.*|two channels|held-out audio",
@@ -60,7 +59,7 @@ NOT_MESSAGES = {
     r"|a dog barking.*|a man giving.*|slow piano.*",
     "evaluation/report/card.py": r"<!--.*",
     "evaluation/decisions/choice.py": r"no primary clearly.*",
-    "evaluation/report/plots.py": r"lower left|outside lower.*|offset points|\{0\} k?Hz",
+    "evaluation/report/plots.py": r"lower left|outside lower.*|offset points",
     "fonts.py": r".*(Noto|Source Han|Hei|PingFang|YaHei|GB|Droid|Unicode MS).*",
     # Names in documents.
     "audio/mp3.py": r"Every kind.*",
@@ -70,8 +69,6 @@ NOT_MESSAGES = {
     # Anywhere: text by which libraries are recognised, and commands.
     "": r"can't allocate|FSDP2-wrapped module|\s*musicgen-lora \{0\}\s*|--\w+ \{0\}|quantise \{0\}",
     "__init__.py": None,
-    # Would match too much.
-    "commands/table.py": r" with \{0\}",
     # What tyro says.
     "commands/wrong_flags.py": r"(Unrecog|Missing|invalid|Error parsing|Perhaps).*",
     "language": r"(?!--language).*",
@@ -172,11 +169,31 @@ def messages(source: Path = SOURCE) -> tuple[dict[str, str], set[str]]:
 
 
 def _is_verbatim(name: str, text: str) -> bool:
-    for place, pattern in NOT_MESSAGES.items():
-        is_there = not place or name == place or name.startswith(f"{place}/")
-        if is_there and (pattern is None or re.fullmatch(pattern, text, re.DOTALL)):
-            return True
-    return False
+    return any(_is_at(name, place) and _fits(text, p) for place, p in NOT_MESSAGES.items())
+
+
+def _is_at(name: str, place: str) -> bool:
+    return not place or name == place or name.startswith(f"{place}/")
+
+
+def _fits(text: str, pattern: str | None) -> bool:
+    return pattern is None or re.fullmatch(pattern, text, re.DOTALL) is not None
+
+
+def idle_patterns(source: Path = SOURCE) -> list[str]:
+    """The entries of `NOT_MESSAGES` that match no text any more, as where it was reworded."""
+    texts = {
+        path.relative_to(source).as_posix(): list(of_python(path)) for path in source.rglob("*.py")
+    }
+    return [
+        place
+        for place, pattern in NOT_MESSAGES.items()
+        if not any(
+            _is_at(name, place) and _fits(text, pattern)
+            for name, found in texts.items()
+            for text in found
+        )
+    ]
 
 
 def main() -> int:
@@ -188,7 +205,8 @@ def main() -> int:
     words = {t: said for t, said in old.items() if said and t not in needed and t in every}
     lacking = [text for text in needed if not old.get(text)]
     stale = [text for text in old if text not in needed and text not in every]
-    for what, texts in (("lacks", lacking), ("stale", stale)):
+    idle = idle_patterns()
+    for what, texts in (("lacks", lacking), ("stale", stale), ("matches nothing", idle)):
         for text in texts:
             print(f"{what}: {text!r}")
     print(
@@ -196,7 +214,7 @@ def main() -> int:
     )
     if "--check" not in sys.argv:
         catalogue.write(catalogue.path_of("zh"), {**new, "single words": words})
-    return int(bool(lacking or stale)) if "--check" in sys.argv else 0
+    return int(bool(lacking or stale or idle)) if "--check" in sys.argv else 0
 
 
 if __name__ == "__main__":

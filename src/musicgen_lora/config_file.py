@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from musicgen_lora.config import SETTINGS
+from musicgen_lora.config.kinds import nearest
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_bytes
 from musicgen_lora.formats.kinds import shortened
@@ -144,10 +144,3 @@ def _hint(name: str, known: list[str]) -> str:
         return ""
     near = nearest(name, known)
     return f"did you mean {near!r}?" if near else f"use one of: {', '.join(known)}."
-
-
-def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name that an unknown one most likely stands for: one that begins with it, else the
-    most similar; None if none is close."""
-    longer = sorted((one for one in known if name and one.startswith(name)), key=len)
-    return next(iter([*longer, *difflib.get_close_matches(name, known, 1)]), None)

@@ -36,7 +36,7 @@ def check_given(settings: Any) -> None:
     for name, place in places_in(settings):
         if name != "data_dir":
             check_is_folder(place)
-    for path in _models(settings):
+    for path in models_of(settings):
         local_model(path)
     if "prompts_file" in names:
         check_playing(settings)
@@ -87,10 +87,11 @@ def check_extras(settings: Any) -> None:
 
 def hub_ids(settings: Any) -> list[str]:
     """The models in the settings that no local folder has."""
-    return [path for path in _models(settings) if local_model(path) is None]
+    return [path for path in models_of(settings) if local_model(path) is None]
 
 
-def _models(settings: Any) -> list[str]:
+def models_of(settings: Any) -> list[str]:
+    """The models in the settings: hub ids, folders and the embedded one."""
     return [path for name in BASES for path in as_list(vars(settings).get(name) or None)]
 
 

@@ -89,7 +89,7 @@ def test_a_stretch_is_the_same_as_a_cut(tmp_path: Path) -> None:
     whole = read_audio(tmp_path / "a.wav", RATE)
     part = read_audio(tmp_path / "a.wav", RATE, start_s=1.0, duration_s=0.5)
     assert np.array_equal(part, whole[:, RATE : RATE + RATE // 2])
-    with pytest.raises(AudioError, match=r"a\.wav: has no audio at 9 s"):
+    with pytest.raises(AudioError, match=r"a\.wav: has no audio at 9 s; correct the start"):
         read_audio(tmp_path / "a.wav", RATE, start_s=9.0)
 
 

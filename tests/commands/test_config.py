@@ -235,7 +235,7 @@ def test_the_file_can_be_joined_to_its_flag(tmp_path: Path, capsys) -> None:
         (["generate", "--duration", "601"], "duration = 601"),
         (
             ["evaluate", "--duration", "31"],
-            "--duration 31: evaluation compares clips of up to 30 s",
+            "--duration 31: evaluation compares clips of up to 30 s; lower it",
         ),
         (["generate", "--duration", "-1"], "duration = -1"),
         (["prepare", "--num_samples", "0"], "num_samples = 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import importlib
 import os
@@ -55,6 +56,31 @@ def test_a_home_folder_is_found_from_python_too(
     assert settings.output_dir == tmp_path / "clips"
     assert musicgen_lora.TrainSettings(data_dir=Path("~me")).data_dir == Path("~me")
     assert musicgen_lora.TrainSettings(model_path="~me/base").model_path == "~me/base"
+
+
+def test_a_wrong_setting_is_told_in_one_line_as_by_the_command() -> None:
+    """And not in pydantic's many, which name a class, types and a page of its own."""
+    cases = [
+        (lambda: musicgen_lora.GenerateSettings(duration=900), "duration = 900: Input should be"),
+        (lambda: musicgen_lora.TrainSettings(lora_rank=0), "lora_rank = 0: Input should be"),
+        (lambda: musicgen_lora.EvaluateSettings(strengths=[1, 3]), "strengths = 3: Input should"),
+        (lambda: musicgen_lora.MergeSettings(strength=[3]), "strength = 3: Input should be"),
+        (lambda: musicgen_lora.PrepareSettings(input_dirs="x"), "input_dirs: no such setting; did"),
+        (lambda: musicgen_lora.UiSettings(zzz=1), "zzz: no such setting; the settings are: "),
+        (lambda: musicgen_lora.GenerateSettings("x"), "GenerateSettings: give each setting by"),
+        (
+            lambda: dataclasses.replace(musicgen_lora.TrainSettings(), num_epochs=-1),
+            "num_epochs = -1: ",
+        ),
+    ]
+    for make, said in cases:
+        with pytest.raises(musicgen_lora.UserError) as raised:
+            make()
+        assert str(raised.value).startswith(said)
+        assert "\n" not in str(raised.value)
+    for settings in SETTINGS.values():
+        with pytest.raises(musicgen_lora.UserError, match="no such setting"):
+            settings(no_setting_at_all=1)
 
 
 def test_both_readmes_give_the_same_lines() -> None:

@@ -63,11 +63,18 @@ def test_help_tells_one_default_of_each_flag(
     command: str,
     language: str,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # On a wide terminal the boxes stand side by side.
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         main([command, "--help", "--language", language])
-    shown = capsys.readouterr().out
-    flags = re.split(r"\n\W*(?=--\w)", re.sub(r"[│╭╰╮╯─]+", " ", shown))[1:]
+    shown = re.sub(r"[│╭╰╮╯─]", " ", capsys.readouterr().out)
+    # A line of help that happens to begin with a flag is indented further.
+    margin = min(len(spaces) for spaces in re.findall(r"^( *)--\w", shown, re.MULTILINE))
+    flags = re.split(rf"^ {{{margin}}}(?=--\w)", shown, flags=re.MULTILINE)[1:]
+    names = [field.name for field in dataclasses.fields(SETTINGS[command])]
+    assert sorted(re.match(r"--(\w+)", flag)[1] for flag in flags) == sorted(names)  # pyright: ignore
     for flag in flags:
         flag = re.sub(r"\s+", " ", flag)
         found = re.findall(r"[(（]\s*(?:default|默\s*认)[^)）]*[)）]", flag)

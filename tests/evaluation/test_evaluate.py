@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from adapters import add_lora
+from adapters import add_lora, rewrite
 from evaluated import DOCUMENT, facts_of, settings_for
 from made_datasets import make_dataset, tiny_settings
+from safetensors.torch import load_file
 
 from musicgen_lora.config import EvaluateSettings, ExportSettings
 from musicgen_lora.errors import UserError
@@ -24,6 +25,7 @@ from musicgen_lora.evaluation.off_style import OWN_ORIGIN
 from musicgen_lora.evaluation.report.card import BEGIN
 from musicgen_lora.evaluation.report.report import files_of_report
 from musicgen_lora.export.export import export_model
+from musicgen_lora.given import ADAPTER_WEIGHTS
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.training.train import train_lora
 
@@ -245,3 +247,18 @@ def test_the_audio_is_what_was_described(compared: tuple[dict[str, Any], Path]) 
     rms_db = 10 * np.log10(np.square(samples).mean())
     gain_db = max(0.0, clip["descriptors"]["peak_db"] + 0.1)
     assert rms_db == pytest.approx(clip["descriptors"]["rms_db"] - gain_db, abs=0.05)
+
+
+def test_an_adapter_that_changes_nothing_is_told(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before its first step, for example: its figures would pass for a harmless adapter's."""
+    tensors = load_file(trained["adapter"] / ADAPTER_WEIGHTS)
+    start = {name: t * 0 if "lora_B" in name else t for name, t in tensors.items()}
+    adapter = rewrite(trained["adapter"], tmp_path / "start", start)
+    settings = settings_for(trained, tmp_path / "out", lora_model_path=adapter, num_prompts=1)
+    report = evaluate_adapter(settings)
+    said = f"Warning: {adapter} changes no weight at strength 1"
+    assert report["remarks"][0].startswith(said)
+    assert report["remarks"][0] in report["findings"]
+    assert said in " ".join(capsys.readouterr().out.split())

@@ -15,13 +15,20 @@ from made_datasets import make_dataset, read_metadata, write_metadata
 from trainer import file_hashes
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.evaluation import held_out
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
-from musicgen_lora.evaluation.held_out import find_held_out
+from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.report.summary import loss_sentences
 from musicgen_lora.evaluation.trained_clips import open_trained
+from musicgen_lora.evaluation.variants import common_held_out
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 
+LOSS = {
+    "computed": True,
+    "mean": {"relative": -0.1, "n": 8}
+    | dict.fromkeys(("relative_ci_low", "relative_ci_high", "doubt")),
+}
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
@@ -112,7 +119,7 @@ def test_another_dataset_gives_its_validation_split_or_everything(
     everything = held_out_of(facts, data, "metadata.json")
     assert len(everything.clips) == 8
     assert not everything.is_unseen
-    assert everything.origin.endswith("The adapter may have been trained on some of them.")
+    assert "The adapter may have been trained on some of them" in everything.origin
     own = held_out_of(facts, trained["data"], "metadata.json")
     assert (len(own.clips), own.n_heard) == (8, 8)
     entries = read_metadata(data)
@@ -121,7 +128,7 @@ def test_another_dataset_gives_its_validation_split_or_everything(
     split = held_out_of(facts, data, "metadata.json")
     assert [clip.audio for clip in split.clips] == [entries[0]["audio"]]
     assert "the dataset's validation split (1 clip)" in split.origin
-    assert split.n_heard == 0
+    assert split.n_heard is None
 
 
 def test_clips_that_training_heard_are_counted_under_any_name(
@@ -142,16 +149,64 @@ def test_clips_that_training_heard_are_counted_under_any_name(
     found = held_out_of(facts, data, "metadata.json", own_run=True)
     assert (len(found.clips), found.n_heard) == (8, 8 - len(held))
     # An adapter from elsewhere may name any folder, and none is read for it.
-    assert held_out_of(facts, data, "metadata.json").n_heard == 0
-    report = {
-        "computed": True,
-        "mean": {"relative": -0.1, "n": 8}
-        | dict.fromkeys(("relative_ci_low", "relative_ci_high", "doubt")),
-    }
+    assert held_out_of(facts, data, "metadata.json").n_heard is None
     told = {"is_unseen": False, "origin": "x", "n_heard": 4, "n_clips": 8, "chose_best": False}
     assert any(
-        said.startswith("Warning: 4 of 8 measured clips") for said in loss_sentences(report, told)
+        said.startswith("Warning: 4 of 8 measured clips") for said in loss_sentences(LOSS, told)
     )
+
+
+def test_it_is_said_where_the_training_dataset_cannot_be_looked_at(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing tells then whether training heard the measured clips: "none" would be a guess."""
+    facts = facts_of(trained)
+    for entry in facts["data"]["validation"]:
+        entry["name"] = entry["audio"] = f"elsewhere/{entry['audio']}"
+    data = tmp_path / "data"
+    shutil.copytree(trained["data"], data, ignore=shutil.ignore_patterns("tokens"))
+    entries = read_metadata(data)
+    entries[0]["split"] = "validation"
+    write_metadata(data, entries)
+    gone, broken = tmp_path / "gone", tmp_path / "broken"
+    broken.mkdir()
+    (broken / "metadata.json").write_text("{")
+    for folder, own_run, why in (
+        (gone, True, f"its dataset is no longer in {gone}"),
+        (broken, True, str(broken / "metadata.json")),
+        (gone, False, f"it names {gone} as its dataset, which is not read"),
+        (None, True, "it names no dataset"),
+    ):
+        facts["data"] |= {"data_dir": str(folder)}
+        if folder is None:
+            del facts["data"]["data_dir"]
+        found = held_out_of(facts, data, "metadata.json", own_run=own_run)
+        assert found.n_heard is None
+        assert "The adapter may have been trained on some of them: " in found.origin
+        assert why in found.origin
+        told = {"is_unseen": False, "origin": found.origin, "n_heard": None}
+        told |= {"n_clips": 1, "chose_best": False}
+        assert found.origin in loss_sentences(LOSS, told)
+    assert "names no dataset" in find_held_out(None, data, "metadata.json").origin
+    # Another adapter's certainty does not hide it.
+    sure = HeldOut(found.clips, data, "Sure.", heard=frozenset())
+    common = common_held_out([sure, found], ["a", "b"])
+    assert (common.n_heard, common.origin) == (None, found.origin)
+    fewer = common_held_out([found, HeldOut((*found.clips, *found.clips), data)], ["a", "b"])
+    assert fewer.n_heard is None
+    assert found.origin in fewer.origin
+    # Without tokens nothing is compared either.
+    facts["data"]["data_dir"] = str(data)
+    read: list[Path] = []
+    load = held_out.load_dataset
+    monkeypatch.setattr(
+        held_out, "load_dataset", lambda d, *a, **k: (read.append(d), load(d, *a, **k))[1]
+    )
+    untokenised = held_out_of(facts, data, "metadata.json", from_tokens=True)
+    assert untokenised.n_heard is None
+    assert "tokens to compare" in untokenised.origin
+    assert held_out_of(facts, data, "metadata.json").n_heard == 1
+    assert read == [data, data]  # The same folder is read once.
 
 
 def test_clips_too_short_to_be_measured_are_named(
@@ -241,9 +296,9 @@ def test_held_out_clips_that_are_silent_or_too_loud_are_told(
     settings = settings_for(trained, tmp_path / "out", data_dir=data, num_prompts=1)
     report = evaluate_adapter(settings)
     silent, loud = report["remarks"]
-    assert silent.startswith("Warning: 1 of 4 held-out clips are silent")
+    assert silent.startswith("Warning: 1 of 4 held-out clips is silent")
     assert silent.endswith(f": {names[0]}.")
-    assert loud.startswith("Warning: 1 of 4 held-out clips are at or beyond full scale")
+    assert loud.startswith("Warning: 1 of 4 held-out clips is at or beyond full scale")
     assert loud.endswith(f": {names[2]}.")
     said = capsys.readouterr().out
     for remark in (silent, loud):

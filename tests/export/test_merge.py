@@ -55,10 +55,11 @@ def test_strength_one_is_what_peft_merges(kind: str, tiny_model_dir: Path, tmp_p
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "bias"])
 def test_strength_zero_is_the_base_to_the_byte(
-    kind: str, tiny_model_dir: Path, tmp_path: Path
+    kind: str, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapter = draw_adapter(tiny_model_dir, tmp_path / kind, **KINDS[kind])
     out = merge(tiny_model_dir, tmp_path / "out", adapter, strength=[0.0])
+    assert f"{adapter}: changes no weight at strength 0" in capsys.readouterr().out
     assert (out / WEIGHTS).read_bytes() == (tiny_model_dir / WEIGHTS).read_bytes()
     assert (out / "config.json").read_bytes() == (tiny_model_dir / "config.json").read_bytes()
 

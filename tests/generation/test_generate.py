@@ -75,6 +75,15 @@ def test_several_adapters_play_at_their_strengths_and_are_named(
             assert f"adapter: {name} {said['fingerprint']} x {said['strength']}" in file.comment
 
 
+def test_an_adapter_that_changes_nothing_is_told(
+    tiny_model_dir: Path, pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(tiny_model_dir, tmp_path, lora_model_path=pair, strength=[0.5, 0.0], prompts=["808"])
+    said = capsys.readouterr().out
+    assert f"{pair[1]}: changes no weight at strength 0" in said
+    assert f"{pair[0]}: changes" not in said
+
+
 def test_one_adapter_is_named_without_brackets(pair: list[Path], tmp_path: Path) -> None:
     """In a settings file as from Python."""
     config = tmp_path / "config.yaml"

@@ -40,6 +40,18 @@ def test_a_loop_of_the_embedded_base_is_exact_and_says_what_it_is(
     assert bool(facts["faults"]) == ("raises the odds" in told)
 
 
+def test_a_loop_as_mp3_is_told_to_have_gaps(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = ["--bpm", "240", "--bars", "1", "--loop_tries", "1", "--format"]
+    gap = "many programs play the silence that MP3 adds at both ends"
+    assert generate(tiny_model_dir, tmp_path, *loop, "mp3") == 0
+    assert gap in capsys.readouterr().out
+    assert generate(tiny_model_dir, tmp_path, *loop, "ogg") == 0
+    assert generate(tiny_model_dir, tmp_path, "--duration", "0.4", "--format", "mp3") == 0
+    assert gap not in capsys.readouterr().out
+
+
 def test_what_is_written_is_told_apart_from_the_takes_that_were_played_for_it(
     tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

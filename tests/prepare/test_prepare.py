@@ -233,7 +233,7 @@ def test_broken_files_are_listed_and_passed_over(
     said = capsys.readouterr().out
     for name, reason in [
         ("short.wav", "0.50 s is shorter than 1 s (--min_clip)"),
-        ("empty.wav", "no audio in it."),
+        ("empty.wav", "no audio in it, only a header; copy or export it again."),
         ("nan.wav", "has NaN or infinite samples"),
         ("sidecar.wav", f"{source / 'sidecar.json'}, line 1: not valid JSON"),
         ("void.wav", "is empty; copy, download or export it again."),

@@ -115,7 +115,7 @@ def test_skip_takes_a_clip_out(folder: tuple[Path, Path]) -> None:
         with pytest.raises(UserError, match=r'entry 2: "skip" must be true or false'):
             load_dataset(out)
     write_metadata(out, [entry | {"skip": True} for entry in again])
-    with pytest.raises(UserError, match=r'all of its clips are taken out by "skip"'):
+    with pytest.raises(UserError, match=r'all of its clips are taken out by "skip"; remove it'):
         load_dataset(out)
 
 

@@ -102,7 +102,9 @@ def _decode(path: Path, demuxer: str, decoded: Path, alive: Callable[[], None]) 
         words.seek(0)
         is_cut_off = CUT_OFF in words.read(PROBE_BYTES)
     if code is None:
-        raise AudioError(f"ffmpeg took more than {LIMIT_S:g} s and was stopped.")
+        raise AudioError(
+            f"ffmpeg took more than {LIMIT_S:g} s and was stopped; convert the file to WAV."
+        )
     if code != 0 or not decoded.is_file():
         # ffmpeg's exit code is the same if the disk is full, which isn't the file's fault.
         write_file(decoded, lambda temporary: temporary.write_bytes(bytes(PROBE_BYTES)))

@@ -112,7 +112,7 @@ def read_stretch(
         is_wide = block.shape[1] > 2 and fold is None
         blocks.append(block.mean(axis=1, keepdims=True) if is_wide else block)
     if not blocks:
-        raise AudioError(f"{stream.path}: has no audio at {start_s:g} s.")
+        raise AudioError(f"{stream.path}: has no audio at {start_s:g} s; correct the start.")
     samples = np.concatenate(blocks)
     if fold is not None:
         samples = fold(samples.T, rate).T

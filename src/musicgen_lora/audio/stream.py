@@ -86,7 +86,7 @@ class AudioStream:
             self.close()
             raise AudioError(
                 f"{path}: {self.sample_rate} Hz, {self.n_channels} channels is out of bounds "
-                "(4-384 kHz, up to 16 channels)."
+                "(4-384 kHz, up to 16 channels); convert it."
             )
         # libsndfile uses larger values for "unknown".
         is_known = file.frames < 1 << 62 and n_counted is None

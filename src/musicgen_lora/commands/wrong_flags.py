@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from musicgen_lora.config_file import nearest
+from musicgen_lora.config.kinds import nearest
 
 
 def flag_error(box: str, names: Sequence[str]) -> str:

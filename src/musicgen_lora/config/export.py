@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.config.adapters import AdaptersSettings
-from musicgen_lora.config.kinds import STRICT, Base, Place
+from musicgen_lora.config.kinds import STRICT, Base, Place, settings_of_command
 
 
 def _hub_name(name: str) -> str:
@@ -50,6 +50,7 @@ class MergingSettings:
     """Where the checkpoint goes: a new or empty folder."""
 
 
+@settings_of_command
 @dataclass(config=STRICT)
 class MergeSettings(HubSettings, AdaptersSettings, MergingSettings):
     """Merge adapters into a base model: a full checkpoint in Hugging Face format."""
@@ -74,6 +75,7 @@ class ExportingSettings:
     """An evaluation of this adapter, as written by evaluate, to cite in the card of format peft."""
 
 
+@settings_of_command
 @dataclass(config=STRICT)
 class ExportSettings(HubSettings, AdaptersSettings, ExportingSettings):
     """Export a model for another program, or an adapter to share."""
@@ -94,6 +96,7 @@ class ImportingSettings:
     """Where the model goes: a new or empty folder."""
 
 
+@settings_of_command
 @dataclass(config=STRICT)
 class ImportSettings(ImportingSettings):
     """Convert another program's model into a base model in Hugging Face format."""

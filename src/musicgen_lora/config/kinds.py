@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import functools
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 
+from musicgen_lora.errors import UserError
 from musicgen_lora.formats.kinds import shortened
+
+T = TypeVar("T")
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=10_000)
 
@@ -75,3 +82,39 @@ def explained(error: ValidationError) -> str:
     if first["type"] == "list_type" and isinstance(given, str):
         return f"{name} = {shown}: must be a list; put it in brackets."
     return f"{name} = {shown}: {first['msg'][:200]}."
+
+
+def settings_of_command(made: type[T]) -> type[T]:
+    """Decorates the settings of a command: made from Python too, they are refused in one line, as
+    a UserError that names the setting."""
+    make = made.__init__
+
+    @functools.wraps(make)
+    def __init__(self: Any, *args: Any, **values: Any) -> None:
+        if args:
+            raise UserError(f"{made.__name__}: give each setting by its name, name=value.")
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in values:
+            if name not in known:
+                raise no_such_setting(name, known)
+        try:
+            make(self, **values)
+        except ValidationError as error:
+            raise UserError(explained(error)) from None
+
+    made.__init__ = __init__
+    return made
+
+
+def no_such_setting(name: str, known: Sequence[str]) -> UserError:
+    """The error for a setting's name that is unknown."""
+    near = nearest(name, known)
+    hint = f"did you mean {near}?" if near else f"the settings are: {', '.join(sorted(known))}."
+    return UserError(f"{name}: no such setting; {hint}")
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name that an unknown one most likely stands for: one that begins with it, else the
+    most similar; None if none is close."""
+    longer = sorted((one for one in known if name and one.startswith(name)), key=len)
+    return next(iter([*longer, *difflib.get_close_matches(name, known, 1)]), None)

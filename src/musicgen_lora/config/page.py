@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from musicgen_lora.config.kinds import STRICT, Place
+from musicgen_lora.config.kinds import STRICT, Place, settings_of_command
 
 
 @dataclass(config=STRICT)
@@ -29,6 +29,7 @@ class ServingSettings:
     """Language that the page opens in."""
 
 
+@settings_of_command
 @dataclass(config=STRICT)
 class UiSettings(ServingSettings):
     """Serve the web page: the whole workflow in a browser, for one person."""

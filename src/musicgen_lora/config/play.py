@@ -26,6 +26,7 @@ from musicgen_lora.config.kinds import (
     Strengths,
     Temperature,
     TopK,
+    settings_of_command,
 )
 from musicgen_lora.errors import UserError
 from musicgen_lora.plural import count
@@ -147,6 +148,7 @@ class ListeningSettings:
     samples, 16-bit or float, or a WAV; messages go to standard error."""
 
 
+@settings_of_command
 @dataclass(config=STRICT)
 class GenerateSettings(
     ClusterSettings,
@@ -272,6 +274,7 @@ class HearingSettings:
     """More models for distances: folders or hub ids of a CLAP, HuBERT, wav2vec 2.0 or WavLM."""
 
 
+@settings_of_command
 @dataclass(config=STRICT)
 class EvaluateSettings(
     ClusterSettings, SamplingSettings, HearingSettings, HeldOutSettings, MeasuringSettings
@@ -281,5 +284,5 @@ class EvaluateSettings(
     def __post_init__(self) -> None:
         if self.duration > 30.0:
             raise UserError(
-                f"--duration {self.duration:g}: evaluation compares clips of up to 30 s."
+                f"--duration {self.duration:g}: evaluation compares clips of up to 30 s; lower it."
             )

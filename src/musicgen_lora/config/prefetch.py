@@ -6,7 +6,7 @@ import dataclasses
 
 from pydantic.dataclasses import dataclass
 
-from musicgen_lora.config.kinds import STRICT, Place
+from musicgen_lora.config.kinds import STRICT, Place, settings_of_command
 
 
 @dataclass(config=STRICT)
@@ -22,6 +22,7 @@ class FetchingSettings:
     """List files and sizes without fetching them."""
 
 
+@settings_of_command
 @dataclass(config=STRICT)
 class PrefetchSettings(FetchingSettings):
     """Download models from a hub ahead of time, so that no network is needed later."""

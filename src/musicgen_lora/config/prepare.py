@@ -9,7 +9,15 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora.config.cluster import ClusterSettings
-from musicgen_lora.config.kinds import STRICT, Few, Place, Positive, Seconds, Seed
+from musicgen_lora.config.kinds import (
+    STRICT,
+    Few,
+    Place,
+    Positive,
+    Seconds,
+    Seed,
+    settings_of_command,
+)
 from musicgen_lora.errors import UserError
 
 
@@ -96,6 +104,7 @@ class SoundSettings:
     """Sample rate of the dataset's audio, in Hz; MusicGen's codec uses 32,000."""
 
 
+@settings_of_command
 @dataclass(config=STRICT)
 class PrepareSettings(
     ClusterSettings, SoundSettings, ClipSettings, CaptionSettings, ExampleSettings, DatasetSettings
@@ -110,7 +119,7 @@ class PrepareSettings(
         if self.min_clip > self.max_clip:
             raise UserError(
                 f"--min_clip {self.min_clip:g} is more than --max_clip {self.max_clip:g}: no clip "
-                "would be left."
+                "would be left; lower --min_clip."
             )
         if self.limit and self.loudness is None:
             raise UserError("--limit brings clips to --loudness, which is None: set one.")

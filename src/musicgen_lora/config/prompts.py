@@ -16,9 +16,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from musicgen_lora.config.kinds import explained
 from musicgen_lora.config.play import GenerateSettings, SamplingSettings, WritingSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.csv_tables import csv_rows
@@ -266,7 +263,5 @@ def _replaced(
 ) -> GenerateSettings:
     try:
         return dataclasses.replace(settings, **values)
-    except ValidationError as error:
-        raise UserError(f"{where}: {explained(error)}".removeprefix(": ")) from error
     except UserError as error:
         raise UserError(f"{where}: {error}".removeprefix(": ")) from error

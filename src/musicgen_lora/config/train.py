@@ -12,7 +12,17 @@ from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.config.cluster import ClusterSettings
-from musicgen_lora.config.kinds import STRICT, Base, Few, Place, Positive, Seconds, Seed, Share
+from musicgen_lora.config.kinds import (
+    STRICT,
+    Base,
+    Few,
+    Place,
+    Positive,
+    Seconds,
+    Seed,
+    Share,
+    settings_of_command,
+)
 from musicgen_lora.errors import UserError
 from musicgen_lora.urls import url_of
 
@@ -58,6 +68,7 @@ class EncodersSettings:
     """Worker processes that encode, each with a codec; 0 encodes in threads of the main process."""
 
 
+@settings_of_command
 @dataclass(config=STRICT)
 class TokeniseSettings(ClusterSettings, EncodersSettings, EncodingSettings):
     """Encode a dataset's audio with the codec; training also encodes what is missing."""
@@ -236,6 +247,7 @@ class SavingSettings:
     unless WANDB_MODE=online."""
 
 
+@settings_of_command
 @dataclass(config=STRICT)
 class TrainSettings(
     SavingSettings,

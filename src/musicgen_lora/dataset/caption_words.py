@@ -10,6 +10,7 @@ import re
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.listening.pitch.key_names import NameKey, find_key, key_distance
+from musicgen_lora.model.text.wording import english_of
 
 BPM_WORDS = ("{bpm} bpm", "{bpm} BPM", "at {bpm} bpm", "tempo {bpm} bpm")
 KEY_WORDS = ("{key}", "in {key}", "key of {key}")
@@ -17,10 +18,11 @@ BPM_RANGE = (20.0, 400.0)
 
 
 def normalise_bpm(value: object) -> float | None:
-    """A tempo given as 140, "140", "140.5 BPM" or "140,5"; None for anything else or outside 20 to
-    400 (many programs write 0 for "unknown")."""
+    """A tempo given as 140, "140", "140.5 BPM", "140,5" or "140拍"; None for anything else or
+    outside 20 to 400 (many programs write 0 for "unknown")."""
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d{1,3}(?:[.,]\d{1,6})?)\s*(?:bpm)?\s*", value, re.IGNORECASE)
+        said = english_of(value[:100])
+        match = re.fullmatch(r"\s*(\d{1,3}(?:[.,]\d{1,6})?)\s*(?:bpm)?\s*", said, re.IGNORECASE)
         value = float(match[1].replace(",", ".")) if match else None
     if not is_number(value):
         return None

@@ -294,7 +294,7 @@ def _as_table(entries: list[dict[str, Any]], path: Path) -> pa.Table:
         if not is_skipped(entry, f"{path}: entry {number}: ")
     ]
     if not rows:
-        raise UserError(f'{path}: all of its clips are taken out by "skip".')
+        raise UserError(f'{path}: all of its clips are taken out by "skip"; remove it from some.')
     seen: set[str] = set()
     for audio, *_, start_s, duration_s, _ in rows:
         name = audio + window_name(start_s, duration_s)

@@ -100,7 +100,10 @@ def read_packed(path: Path) -> PackedTokens:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _checked(header, tensors)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not readable as packed tokens ({error}).") from error
+        raise UserError(
+            f"{path}: not readable as packed tokens ({error}); pack them again with "
+            "musicgen-lora tokenise --pack."
+        ) from error
 
 
 def _checked(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> PackedTokens:

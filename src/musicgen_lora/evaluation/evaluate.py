@@ -37,6 +37,7 @@ from musicgen_lora.evaluation.performers import (
     place,
     variant_performers,
 )
+from musicgen_lora.evaluation.remarks import idle
 from musicgen_lora.evaluation.report.card import tell_cards
 from musicgen_lora.evaluation.report.document import (
     FORMAT_VERSION,
@@ -230,7 +231,10 @@ def _measure(
             "base": {"path": model.path, "fingerprint": model.fingerprint},
             "adapter": _told_variant(variants[chosen]),
             "held_out": _told(session.held_out),
-            "remarks": session.remarks,
+            "remarks": [
+                *(idle(str(own.adapter), own.strength) for own in performers if own.is_idle),
+                *session.remarks,
+            ],
             "generation": _generation(
                 session, variants, played, None if base is None else base.asked, chosen
             ),
@@ -270,7 +274,7 @@ def _told(held_out: HeldOut) -> dict[str, Any]:
         "why_none": held_out.why_none,
         "n_clips": len(held_out.clips),
         "n_sources": held_out.n_sources,
-        "n_heard": min(held_out.n_heard, len(held_out.clips)),
+        "n_heard": held_out.n_heard,
         "missing": held_out.missing,
     }
 

@@ -28,7 +28,8 @@ class HeldOut:
         chose_best: whether training selected its best weights by the loss on these same clips.
         max_duration_s: the longest window of training.
         max_windows: the number of windows that training's validation used.
-        n_heard: how many of the clips are known to be in the training dataset and not held out.
+        heard: names of the clips that are known to be in the training dataset and not held out;
+            None if that dataset can't be looked at, which `origin` says.
         missing: names of recorded clips that are no longer in the dataset.
         trained: clips that training used, if this is the training dataset.
         why_not_trained: the reason if there are none.
@@ -42,7 +43,7 @@ class HeldOut:
     chose_best: bool = False
     max_duration_s: float = 30.0
     max_windows: int = 200
-    n_heard: int = 0
+    heard: frozenset[str] | None = frozenset()
     missing: list[str] = field(default_factory=list)
     trained: Sequence[Clip] = ()
     why_not_trained: str = "it is not known which clips the adapter was trained on"
@@ -51,6 +52,11 @@ class HeldOut:
     def n_sources(self) -> int:
         """Number of independent recordings among the clips."""
         return len({clip.source for clip in self.clips})
+
+    @property
+    def n_heard(self) -> int | None:
+        """How many of the clips training heard; None if that is not known."""
+        return None if self.heard is None else sum(clip.name in self.heard for clip in self.clips)
 
 
 def find_held_out(
@@ -92,8 +98,6 @@ def find_held_out(
         if recorded
         else "The adapter names no held-out clips"
     )
-    measured = validation or clips
-    n_heard = _n_heard(measured, data_dir, facts, from_tokens, own_run)
     if validation:
         origin = (
             f"{unmatched}; measured on the dataset's validation split "
@@ -104,33 +108,61 @@ def find_held_out(
             f"{unmatched}, and the dataset has no validation split; measured on all its clips "
             f"({len(clips)})."
         )
-    if not (validation or n_heard):
+    measured, heard = validation or clips, None
+    try:
+        given = (data_dir, metadata_file, clips)
+        heard = _heard(measured, given, facts, from_tokens, own_run)
+    except UserError as error:
+        why = str(error).rstrip(".")
+        origin = f"{origin} The adapter may have been trained on some of them: {why}."
+    if not (validation or heard or heard is None):
         origin = f"{origin} The adapter may have been trained on some of them."
-    return HeldOut(measured, data_dir, origin, n_heard=n_heard, **_windows(facts))
+    return HeldOut(measured, data_dir, origin, heard=heard, **_windows(facts))
 
 
-def _n_heard(
-    clips: Sequence[Clip],
-    data_dir: Path,
+def _heard(
+    measured: Sequence[Clip],
+    given: tuple[Path, str, Sequence[Clip]],
     facts: AdapterFacts | None,
     from_tokens: bool,
     own_run: bool,
-) -> int:
-    """How many of the clips have audio that training used, under whatever name; 0 if its dataset
-    can't be read any more, or is another's."""
-    folder = None if facts is None or facts.data_dir is None else Path(facts.data_dir)
-    is_here = folder is not None and folder.resolve() == data_dir.resolve()
-    if facts is None or folder is None or not (is_here or (own_run and os.path.isdir(folder))):
-        return 0
+) -> frozenset[str]:
+    """Names of the measured clips whose audio training used, under whatever name.
+
+    Args:
+        given: the folder, metadata file and clips of the dataset that is measured on.
+
+    Raises:
+        UserError: that is not known; it says why.
+    """
+    data_dir, metadata_file, clips = given
+    if facts is None or facts.data_dir is None:
+        raise UserError("it names no dataset that it was trained on")
+    folder, own_metadata = Path(facts.data_dir), facts.metadata_file or "metadata.json"
     ids_of = kept_ids if from_tokens else clip_ids
     try:
-        metadata_file = facts.metadata_file or "metadata.json"
-        own = load_dataset(folder, metadata_file, look_at_files=not from_tokens)
-        trained = _trained(own, _match(own, facts.held_out, folder, from_tokens), facts)
-        heard = {i.split("@")[0] for i in ids_of(trained, folder)}
-    except (UserError, OSError, ValueError):
-        return 0
-    return sum(i.split("@")[0] in heard for i in ids_of(clips, data_dir))
+        is_here = os.path.realpath(folder) == os.path.realpath(data_dir)
+        if not (is_here or own_run):
+            raise UserError(
+                f"it names {folder} as its dataset, which is not read, since the adapter is not in "
+                "the folder where it was trained here"
+            )
+        if not os.path.isdir(folder):
+            raise UserError(
+                f"its dataset is no longer in {folder}, so these clips are not compared with it"
+            )
+        if not (is_here and own_metadata == metadata_file):
+            clips = load_dataset(folder, own_metadata, look_at_files=not from_tokens)
+        trained = _trained(clips, _match(clips, facts.held_out, folder, from_tokens), facts)
+        in_training = {i.split("@")[0] for i in ids_of(trained, folder)}
+        hashes = [i.split("@")[0] for i in ids_of(measured, data_dir)]
+    except (OSError, ValueError) as error:
+        raise UserError(f"its dataset in {folder} can't be read: {error}") from error
+    # Clips without tokens have no hash that is kept.
+    heard = in_training.intersection(hashes) - {""}
+    if not heard and "" in in_training.union(hashes):
+        raise UserError(f"not all clips of {folder} and {data_dir} have tokens to compare")
+    return frozenset(c.name for c, own in zip(measured, hashes, strict=True) if own in heard)
 
 
 def _in_recorded_folder(facts: AdapterFacts | None, from_tokens: bool, own_run: bool) -> HeldOut:

@@ -35,6 +35,7 @@ class Performer:
         worn: context manager that applies those weights to the base.
         precision: of the weights while generating.
         adapter: folder of the adapter; None for the base.
+        is_idle: whether it has an adapter that should change weights, and changes none.
     """
 
     model: BaseModel
@@ -44,6 +45,7 @@ class Performer:
     precision: str = "fp32"
     adapter: Path | None = None
     strength: float = 1.0
+    is_idle: bool = False
 
     def key(self, *facts: Any) -> str:
         """The cache key of this performer's result for these facts."""
@@ -100,6 +102,7 @@ def variant_performers(base: Performer, variants: Sequence[Variant]) -> list[Per
                 base.precision,
                 variant.files.folder,
                 variant.strength,
+                bool(variant.strength) and mixture.is_nothing,
             )
         )
     return performers

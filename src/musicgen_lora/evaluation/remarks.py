@@ -29,17 +29,26 @@ def too_short(names: Sequence[str], shortest: int, data_dir: str = "") -> str:
 def silent(names: Sequence[str], n_heard: int) -> str:
     """The sentence on silent held-out clips; there is at least one."""
     return (
-        f"Warning: {len(names)} of {count(n_heard, 'held-out clip')} are silent in the part "
-        "that is analysed; they are left out of all sound comparisons and only count in the "
-        "losses, as in training: "
-        f"{named(names)}."
+        f"Warning: {len(names)} of {count(n_heard, 'held-out clip')} "
+        f"{'is' if len(names) == 1 else 'are'} silent in the part that is analysed, which leaves "
+        f"{'it' if len(names) == 1 else 'them'} out of all sound comparisons but not out of the "
+        f"losses, as in training: {named(names)}."
     )
 
 
 def too_loud(names: Sequence[str], n_heard: int) -> str:
     """The sentence on held-out clips at or beyond full scale; there is at least one."""
     return (
-        f"Warning: {len(names)} of {count(n_heard, 'held-out clip')} are at or beyond full scale "
-        "in more than 0.1 % of their samples, so generated clips are compared with distorted "
-        f"ones: {named(names)}."
+        f"Warning: {len(names)} of {count(n_heard, 'held-out clip')} "
+        f"{'is' if len(names) == 1 else 'are'} at or beyond full scale in more than 0.1 % of "
+        f"{'its' if len(names) == 1 else 'their'} samples, so generated clips are compared with "
+        f"distorted audio: {named(names)}."
+    )
+
+
+def idle(adapter: str, strength: float) -> str:
+    """The sentence on an adapter that is measured and changes nothing."""
+    return (
+        f"Warning: {adapter} changes no weight at strength {strength:g}, so all of its figures are "
+        "the base's."
     )

@@ -105,21 +105,41 @@ def common_held_out(found: Sequence[HeldOut], names: Sequence[str]) -> HeldOut:
             why = f"{names[0]} and {name} have no dataset in common; pass one with --data_dir"
             return replace(first, clips=(), data_dir=None, why_none=why)
     if all(list(own.clips) == list(first.clips) for own in found):
-        return max(found, key=lambda own: own.n_heard)
+        return replace(_least_sure(found), heard=_heard_by_any(found))
     in_all = set.intersection(*({clip.name for clip in own.clips} for own in found))
     clips = [clip for clip in first.clips if clip.name in in_all]
     if not clips:
         why = "no clip was held out from all training runs; pass another dataset with --data_dir"
         return replace(first, clips=(), data_dir=None, why_none=why)
     trained = set.intersection(*({clip.name for clip in own.trained} for own in found))
+    is_unseen = all(own.is_unseen for own in found)
+    origin = f"Measured on the {count(len(clips), 'clip')} that all training runs held out."
+    if not is_unseen:
+        origin = (
+            f"Measured on the {count(len(clips), 'clip')} that can be measured for all adapters. "
+            f"{_least_sure(found).origin}"
+        )
     return replace(
         first,
         clips=clips,
-        origin=f"Measured on the {count(len(clips), 'clip')} that all training runs held out.",
-        is_unseen=all(own.is_unseen for own in found),
+        origin=origin,
+        is_unseen=is_unseen,
+        heard=_heard_by_any(found),
         chose_best=any(own.chose_best for own in found),
         max_duration_s=min(own.max_duration_s for own in found),
         max_windows=min(own.max_windows for own in found),
         trained=[clip for clip in first.trained if clip.name in trained],
         why_not_trained="no clip was used in all training runs",
     )
+
+
+def _heard_by_any(found: Sequence[HeldOut]) -> frozenset[str] | None:
+    """The clips that any of the trainings is known to have heard; None if none is known, and what
+    one of them heard is not."""
+    known = frozenset().union(*(own.heard or () for own in found))
+    return None if not known and any(own.heard is None for own in found) else known
+
+
+def _least_sure(found: Sequence[HeldOut]) -> HeldOut:
+    """The one whose doubts are to be told."""
+    return min(found, key=lambda own: (own.heard is not None, own.is_unseen))

@@ -17,7 +17,7 @@ from musicgen_lora.given import local_model
 from musicgen_lora.model.base.folder import base_folder
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import read_adapter
-from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, read_part
+from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, idle_sentence, read_part
 
 MADE_OF_FILE = "made_of.json"
 """File that records base, adapters and strengths, beside the result."""
@@ -91,6 +91,9 @@ def read_source(settings: MergeSettings | ExportSettings, console: Console) -> S
     model = BaseModel.load(settings.model_path)
     pairs = zip(files, settings.strength or [1.0] * len(files), strict=True)
     mixture = Mixture(model, [read_part(model, file, strength) for file, strength in pairs])
+    for part in mixture.parts:
+        if line := idle_sentence(model, part):
+            console.print(line, style="yellow")
     mixture.merge()
     source = Source(
         base=settings.model_path,

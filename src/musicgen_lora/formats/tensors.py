@@ -24,7 +24,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not readable as safetensors ({error}).") from error
+        raise UserError(f"{path}: not readable as safetensors ({error}); copy it again.") from error
 
 
 def read_shapes(path: Path) -> Shapes:
@@ -38,7 +38,7 @@ def read_shapes(path: Path) -> Shapes:
         with safe_open(path, "pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not readable as safetensors ({error}).") from error
+        raise UserError(f"{path}: not readable as safetensors ({error}); copy it again.") from error
 
 
 def _check_is_file(path: Path) -> None:

@@ -23,7 +23,7 @@ from musicgen_lora.atomic import sha256_file
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.audio.writing import check_format
 from musicgen_lora.config import GenerateSettings
-from musicgen_lora.config.kinds import at_home, base_at_home
+from musicgen_lora.config.kinds import at_home, base_at_home, no_such_setting
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
@@ -42,7 +42,7 @@ from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.lora.adapter import AdapterFiles
-from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, read_part
+from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, idle_sentence, read_part
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime import processes
@@ -100,8 +100,11 @@ class MusicGen:
                 "fp16", "bf16" or "int8".
 
         Raises:
-            UserError: there is no such folder or id, or it is not a MusicGen.
+            UserError: there is no such folder or id, it is not a MusicGen, or there is no such
+                precision.
         """
+        # Checks the precision.
+        GenerateSettings(precision=precision)  # pyright: ignore[reportArgumentType]
         with _same_random_state():
             return cls(BaseModel.load(base_at_home(str(path))), precision)
 
@@ -168,8 +171,7 @@ class MusicGen:
                 `to_bar`.
 
         Raises:
-            UserError: an empty prompt, or settings that don't go together.
-            ValidationError: from pydantic, a ValueError: a value out of range.
+            UserError: an empty prompt, a value out of range, or settings that don't go together.
         """
         return GeneratedClips(self.session(_settings(prompts, duration, seed, more)).clips())
 
@@ -226,6 +228,8 @@ class MusicGen:
         """
         if odd := [name for name in more if name in _OF_CLIPS]:
             raise UserError(f"{odd[0]}: is for whole clips, not for a stream; leave it out.")
+        if not chunk_s > 0.0:
+            raise UserError(f"chunk_s = {chunk_s:g}: must be above 0.")
         session = self.session(_settings(prompt, duration, seed, more))
         if len(session.orders) > 1:
             raise UserError("A stream is one clip; give one prompt, or several with change_at.")
@@ -288,6 +292,9 @@ class MusicGen:
         """Merges the weights again if adapters or strengths have changed."""
         if self._instrument is None:
             mixture = Mixture(self.base, list(self._parts.values()))
+            for part in self._parts.values():
+                if line := idle_sentence(self.base, part):
+                    self._console.print(line, style="yellow")
             adapters = [
                 {
                     "path": shown(folder),
@@ -338,6 +345,6 @@ def _settings(
         _OF_THE_COMMAND
     )
     if odd := [name for name in more if name not in known]:
-        raise UserError(f"{odd[0]}: no such setting; the settings are: {', '.join(sorted(known))}.")
+        raise no_such_setting(odd[0], sorted(known))
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     return GenerateSettings(prompts=texts, duration=duration, seed=seed, **more)

@@ -79,7 +79,10 @@ class Speakers:
         try:
             self._stream.write(np.ascontiguousarray(sound.T))
         except self._fault as error:
-            raise UserError(f"--play: the audio device disconnected ({error}).") from error
+            raise UserError(
+                f"--play: the audio device disconnected ({error}); connect it and run this again: "
+                "what is written is kept."
+            ) from error
 
     def close(self) -> None:
         """Waits until everything has been heard, and closes."""

@@ -332,8 +332,9 @@ class Session:
         player, extension = self._player, asked.extension
         n_given = extension.n_frames if given is None else given.shape[-1]
         new = player.length(extension.seconds, settings.change_at)
-        # One more frame, since the recording may have another rate.
-        n_frames = n_given + new.n_frames + 1
+        n_frames = n_given + new.n_frames
+        # One more frame, since the recording may have another rate; but no window for it alone.
+        n_frames += n_frames != window_frames(player.decoder.base)[0]
         return Length(
             n_frames,
             n_frames * player.hop,

@@ -297,8 +297,9 @@ def _say_how_it_adapts(weights: LoraWeights, precision: str, console: Console) -
     rounded = round_before_adding(weights.peft) if precision != "fp32" else []
     if rounded:
         console.print(
-            f"In {precision}, {len(rounded)} of the adapted layers (such as {rounded[0]}) round "
-            "the base's output before adding the adapter's, which loses its smallest changes; "
+            f"In {precision}, {len(rounded)} of the adapted layers (such as {rounded[0]}) "
+            f"{'round' if len(rounded) != 1 else 'rounds'} the base's output before adding the "
+            "adapter's, which loses its smallest changes; "
             "--precision fp32 keeps them.",
             style="yellow",
         )

@@ -165,7 +165,7 @@ class Trainer:
             if not math.isfinite(loss):
                 raise RunError(
                     f"The validation loss after step {state.step} is {loss}: the weights are "
-                    "broken."
+                    "broken; lower --learning_rate and train again."
                 )
             found = {"step": state.step, "loss": loss, "codebooks": codebooks}
             self.log.record({"event": "validation", **found})

@@ -52,7 +52,10 @@ def check_base(codebooks: Sequence[float], vocabulary: int, allow_random_base: b
     """
     loss, chance = sum(codebooks) / len(codebooks), math.log(vocabulary)
     if not math.isfinite(loss):
-        raise UserError(f"The base model's loss on the data is {loss}: its weights are broken.")
+        raise UserError(
+            f"The base model's loss on the data is {loss}: its weights are broken; copy it again, "
+            "or use another base."
+        )
     if loss >= chance and not allow_random_base:
         each = ", ".join(f"{value:.2f}" for value in codebooks)
         raise UserError(

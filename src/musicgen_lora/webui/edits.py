@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.dataset.caption_words import BPM_RANGE
+from musicgen_lora.dataset.caption_words import BPM_RANGE, normalise_bpm
 from musicgen_lora.dataset.metadata import read_entries, write_entries
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.kinds import is_number
@@ -142,12 +142,9 @@ def _caption(text: str, name: str) -> str:
 def _tempo(text: str, name: str) -> float | int | None:
     if not text:
         return None
-    try:
-        bpm = float(text)
-    except ValueError:
-        bpm = -1.0
-    least, most = BPM_RANGE
-    if not least <= bpm <= most:
+    bpm = normalise_bpm(text)
+    if bpm is None:
+        least, most = BPM_RANGE
         raise UserError(f"{name}: tempo {text[:20]!r} is not a number from {least:g} to {most:g}.")
     return int(bpm) if bpm == int(bpm) else bpm
 

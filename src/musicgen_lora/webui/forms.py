@@ -12,10 +12,8 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union
 
 import yaml
-from pydantic import ValidationError
 
 from musicgen_lora.config import SETTINGS, GenerateSettings
-from musicgen_lora.config.kinds import explained
 from musicgen_lora.config_file import SettingsLoader
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.wanted import check_request
@@ -100,10 +98,7 @@ def check(command: str, values: dict[str, Any]) -> None:
     Raises:
         UserError: it would not.
     """
-    try:
-        settings = SETTINGS[command](**values)
-    except ValidationError as error:
-        raise UserError(explained(error)) from error
+    settings = SETTINGS[command](**values)
     check_given(settings)
     if isinstance(settings, GenerateSettings):
         check_request(settings)

@@ -22,6 +22,8 @@ from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.protocol import judge_primaries
 from musicgen_lora.evaluation.decisions.regressions import find_regressions
 from musicgen_lora.evaluation.measures.damage import Damage
+from musicgen_lora.evaluation.remarks import silent, too_loud
+from musicgen_lora.evaluation.report import between
 from musicgen_lora.evaluation.report.findings import MOST, find_findings, tell_sections
 from musicgen_lora.evaluation.report.report import (
     make_page,
@@ -31,6 +33,7 @@ from musicgen_lora.evaluation.report.report import (
 from musicgen_lora.evaluation.report.summary import (
     list_not_computed,
     loss_sentence,
+    loss_sentences,
     moved_words,
 )
 from musicgen_lora.evaluation.report.verdicts import primary_rows
@@ -38,6 +41,7 @@ from musicgen_lora.evaluation.sound.comparison import SHOWN, compare_descriptors
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.formats.documents import plain
+from musicgen_lora.language.translate import translated, word
 
 
 def without_reference(report: dict[str, Any]) -> dict[str, Any]:
@@ -154,6 +158,13 @@ def test_sentences_about_the_loss() -> None:
     unclear = loss_sentence(result(relative_ci_high=0.02))
     assert unclear.startswith("No clear change")
     assert "-21.0 to +2.0 %" in unclear
+    # A change of less than what is printed is none, whatever its sign and interval.
+    for size in (-0.0004, 0.0004):
+        ends = {"relative_ci_low": 0.9 * size, "relative_ci_high": 1.1 * size}
+        for given in (dict.fromkeys(ends), ends):
+            same = loss_sentence(result(relative=size, **given))
+            assert same.startswith("The adapter left the held-out loss as it was")
+            assert "0.0 %" not in same or "95 % CI" in same
     few = loss_sentence(result(n=1, relative_ci_low=None, relative_ci_high=None))
     assert few.endswith("(n = 1 source: too few for an interval).")
     few = loss_sentence(result(doubt="few"))
@@ -193,7 +204,7 @@ def test_warnings_come_first_and_the_worst_before_the_others(
     assert [sentence[9:40] for sentence in said[:5]] == [
         "the adapter raised the held-out",
         "the adapter has memorised train",
-        "1 of 5 generated clips repeat a",
+        "1 of 5 generated clips repeats ",
         "the adapter learned its trainin",
         "the training captions don't mat",
     ]
@@ -219,9 +230,9 @@ def test_warnings_about_silent_loud_and_identical_clips(
         if sentence.startswith("Warning") and " of 5 " in sentence and "repeat" not in sentence
     ]
     assert len(warnings) == 3
-    assert "1 of 5 pairs of generated clips are identical" in warnings[0]
-    assert "1 of 5 clips of the base are silent" in warnings[1]
-    assert "1 of 5 clips of the adapter exceed full scale" in warnings[2]
+    assert "1 of 5 pairs of generated clips is identical" in warnings[0]
+    assert "1 of 5 clips of the base is silent" in warnings[1]
+    assert "1 of 5 clips of the adapter exceeds full scale in more than 0.1 % of its" in warnings[2]
 
 
 def test_clipping_is_a_warning_where_the_adapter_brought_it(
@@ -235,9 +246,12 @@ def test_clipping_is_a_warning_where_the_adapter_brought_it(
                 clip[side]["descriptors"]["clipped_share"] = 0.02 if place < n else 0.0
                 if not compared:
                     clip["base"] = None
-        return [said for said in tell_sections(report)["faults"] if "exceed full scale" in said]
+        return [said for said in tell_sections(report)["faults"] if " full scale" in said]
 
     assert told(0, 0) == []
+    (said,) = told(1, 1)
+    assert said.startswith("1 of 5 clips of the base exceeds full scale")
+    assert "of its samples and was turned down" in said
     (said,) = told(2, 2)
     assert said.startswith("2 of 5 clips of the base exceed")
     assert said.endswith("(adapter: 2).")
@@ -245,7 +259,7 @@ def test_clipping_is_a_warning_where_the_adapter_brought_it(
     assert said.startswith("Warning: 2 of 5 clips of the adapter exceed")
     assert said.endswith("(base: 1).")
     (said,) = told(0, 2, compared=False)
-    assert said.endswith("their files were turned down.")
+    assert said.endswith("of their samples and were turned down.")
 
 
 def test_what_lacks_for_one_reason_is_told_once(evaluated: tuple[dict[str, Any], Path]) -> None:
@@ -319,6 +333,35 @@ def test_a_chinese_reader_finds_no_english(
     assert english_in_page(page, why, *own, *prompts) == []
     # A view: the figures and sentences on the disk are those of everybody.
     assert report["findings"] == find_findings(report)
+
+
+@pytest.mark.usefixtures("in_chinese")
+def test_names_of_reference_points_are_translated() -> None:
+    source = Path(between.__file__).read_text(encoding="utf-8")
+    names = re.findall(r'_end\(.*?"([A-Za-z][^"]*)"\)', source)
+    assert "a copy" in names
+    assert [name for name in names if word(name) == name] == []
+
+
+@pytest.mark.usefixtures("in_chinese")
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_and_two_are_translated(n: int, evaluated: tuple[dict[str, Any], Path]) -> None:
+    report = copy.deepcopy(evaluated[0])
+    for clip in report["generation"]["clips"][:n]:
+        clip["identical"] = True
+        clip["base"]["descriptors"]["silence_share"] = 0.9
+        clip["adapter"]["descriptors"]["clipped_share"] = 0.02
+    heard = {"n_heard": n, "n_clips": 4, "is_unseen": True, "chose_best": False}
+    told = [
+        *tell_sections(report)["faults"],
+        *loss_sentences(report["loss"], heard)[1:],
+        silent(["a.wav", "b.wav"][:n], 4),
+        too_loud(["a.wav", "b.wav"][:n], 4),
+    ]
+    assert len(told) >= 6
+    for said in told:
+        assert translated(said).startswith("警告："), said
+        assert n == 2 or re.search(r" (is|was|exceeds) ", said)
 
 
 def test_one_is_one_in_warnings_about_damage(evaluated: tuple[dict[str, Any], Path]) -> None:

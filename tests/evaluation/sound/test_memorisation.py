@@ -196,4 +196,6 @@ def test_a_copy_of_a_training_clip_is_named_and_written(
     assert found["held_out_highest"] < 0.7
     assert found["flagged"]
     said = memorisation_sentences({"continuations": {"computed": False}, "nearest": found})[0]
-    assert said.startswith("Warning: 1 of 4 held-out clips repeat a training clip, such as other3.")
+    assert said.startswith(
+        "Warning: 1 of 4 held-out clips repeats a training clip, such as other3."
+    )

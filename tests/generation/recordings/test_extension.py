@@ -16,9 +16,12 @@ from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.clips.takes import JudgedTake
+from musicgen_lora.generation.clips.written import read_facts
+from musicgen_lora.generation.musicgen import MusicGen
+from musicgen_lora.generation.recordings import recording
 from musicgen_lora.generation.recordings.bar_grid import find_grid
 from musicgen_lora.generation.recordings.extension import Extension, quieter_sentence
-from musicgen_lora.generation.recordings.recording import Recording, asked_of
+from musicgen_lora.generation.recordings.recording import Recording, asked_of, silence_sentence
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.shape import Shape
 
@@ -164,24 +167,26 @@ def test_what_was_read_is_written_as_it_was(kind: Any, step: int) -> None:
 
 def test_bars_are_counted_by_the_json_the_flag_or_by_ear(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
-    measured = find_grid(path, LOOP, RATE)
+    measured = find_grid(path, LOOP, RATE, {})
     assert (measured.source, measured.n_bars, measured.is_loop) == ("measured", 8, True)
     assert measured.bpm == pytest.approx(PATTERN.bpm, rel=1e-3)
-    given = find_grid(path, LOOP[:, : -RATE // 2], RATE, 100.0)
+    given = find_grid(path, LOOP[:, : -RATE // 2], RATE, {}, 100.0)
     assert (given.source, given.n_bars, given.first_s) == ("--bpm", 4, 0.0)
     path.with_suffix(".json").write_text(
         json.dumps({"prompt": "x", "seed": 0, "bpm": PATTERN.bpm, "bars": 8})
     )
-    told = find_grid(path, LOOP, RATE)
+    told = find_grid(path, LOOP, RATE, read_facts(path.with_suffix(".json")))
     assert (told.source, told.bpm, told.n_bars, told.is_loop) == ("its JSON", PATTERN.bpm, 8, True)
     assert told.span(3, 4, RATE) == (round(2 * BAR_S * RATE), round(4 * BAR_S * RATE))
     # A JSON that doesn't fit the samples, or is another program's, is not believed.
-    assert find_grid(path, LOOP[:, :-1000], RATE).source == "measured"
+    facts = {"bpm": PATTERN.bpm, "bars": 8}
+    assert find_grid(path, LOOP[:, :-1000], RATE, facts).source == "measured"
     path.with_suffix(".json").write_text('{"bpm": 90, "bars": 8}')
-    assert find_grid(path, LOOP, RATE).source == "measured"
+    foreign = read_facts(path.with_suffix(".json"))
+    assert find_grid(path, LOOP, RATE, foreign).source == "measured"
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 6 * RATE)).astype(np.float32)
     with pytest.raises(UserError, match="give its tempo with --bpm"):
-        find_grid(path, noise, RATE)
+        find_grid(path, noise, RATE, {})
 
 
 def asked(path: Path, **values: Any) -> Any:
@@ -282,10 +287,45 @@ def test_silence_that_is_to_be_continued_is_told(tmp_path: Path) -> None:
     path = tmp_path / "tail.wav"
     sound = np.concatenate([LOOP[:, : 2 * RATE], np.zeros((len(LOOP), 3 * RATE))], axis=1)
     soundfile.write(path, sound.T, RATE)
-    told = "are silent, so the new music has nothing to follow"
-    assert told in asked(path, continue_from=path, heard=2.0).said
-    assert told not in asked(path, continue_from=path, heard=4.0).said
-    assert told not in asked(path, continue_from=path, heard=2.0, continue_at=2.0).said
+
+    def told(**values: Any) -> str:
+        return silence_sentence(asked(path, **values), SHAPE)
+
+    assert "give a --continue_at before the silence" in told(continue_from=path, heard=2.0)
+    assert told(continue_from=path, heard=4.0) == ""
+    assert told(continue_from=path, heard=2.0, continue_at=2.0) == ""
+    # Bars that follow the silence have as little to follow.
+    bars = {"regenerate": path, "bpm": 240.0, "heard": 1.0}
+    assert "give other bars" in told(**bars, from_bar=5, to_bar=5)
+    assert told(**bars, from_bar=2, to_bar=2) == ""
+    assert told(**bars, from_bar=1, to_bar=1) == ""
+
+
+def test_the_json_beside_a_recording_is_read_once(
+    loop_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(recording, "read_facts", lambda path: read.append(path) or {})
+    asked(loop_path, regenerate=loop_path, from_bar=2, to_bar=2)
+    asked(loop_path, continue_from=loop_path, duration=12.0)
+    assert read == [loop_path.with_suffix(".json")] * 2
+
+
+def test_what_is_heard_and_new_music_that_fill_a_window_take_one(
+    tiny_model_dir: Path, loop_path: Path
+) -> None:
+    """And not a second one for the frame by which rates may differ."""
+    model = MusicGen.load(tiny_model_dir, precision="fp32")
+    window = model.base.shape.frames(model.base.facts.window_s)
+    seconds = window / model.base.shape.frame_rate
+    for new_s, n_frames in ((seconds - 2.0, window), (seconds - 3.0, window - 49)):
+        settings = GenerateSettings(
+            prompts=["x"], continue_from=loop_path, heard=2.0, duration=new_s
+        )
+        session = model.session(settings)
+        (order,) = session.orders
+        assert session._asked is not None
+        assert session._length_onto(order.settings, session._asked).n_frames == n_frames
 
 
 @pytest.mark.parametrize(
@@ -293,7 +333,10 @@ def test_silence_that_is_to_be_continued_is_told(tmp_path: Path) -> None:
     [
         ({"continue_from": True, "heard": 10.0}, "--heard 10: the base hears less than 10 s"),
         ({"continue_from": True, "continue_at": 99.0}, "--continue_at 99: "),
-        ({"continue_from": True, "continue_at": 1e-6}, "less than one codec frame"),
+        (
+            {"continue_from": True, "continue_at": 1e-6},
+            "less than one codec frame; give a longer recording",
+        ),
         ({"from_bar": 8, "to_bar": 9}, "--to_bar 9: "),
         ({"from_bar": 1, "to_bar": 8}, "this is all of "),
     ],

@@ -234,6 +234,23 @@ def test_a_settings_file_says_what_is_prefetched(asked: list[str], tmp_path: Pat
     assert prefetch_models(PrefetchSettings(settings_file=path)) == []
 
 
+def test_where_there_is_nothing_to_fetch_it_says_what_it_looked_at(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"train:\n  model_path: {tiny_model_dir}\n")
+    assert prefetch_models(PrefetchSettings(settings_file=path)) == []
+    said = capsys.readouterr().out
+    assert f"{path}: nothing to fetch" in said
+    assert "tiny-beats" in said
+    assert str(tiny_model_dir) in said
+    assert prefetch_models(PrefetchSettings(models=["tiny-beats"])) == []
+    assert capsys.readouterr().out.startswith("--models: nothing to fetch")
+    path.write_text("generate:\n  duration: 900\n")
+    with pytest.raises(UserError, match=rf"^{path}: duration = 900: Input should be less"):
+        prefetch_models(PrefetchSettings(settings_file=path))
+
+
 def test_a_hub_out_of_reach_is_one_line_of_prefetch_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adapters import KINDS, draw_adapter, halves, merged_by_peft
+from adapters import KINDS, draw_adapter, halves, merged_by_peft, rewrite
+from safetensors.torch import load_file
 from tiny import make_tiny_musicgen
 
 from musicgen_lora.errors import RunError, UserError
@@ -19,9 +20,10 @@ from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.given import ADAPTER_WEIGHTS
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import read_adapter
-from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, read_part
+from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, idle_sentence, read_part
 
 Weights = dict[str, torch.Tensor]
 
@@ -245,3 +247,30 @@ def test_several_adapters_add_up_in_any_order(
         assert torch.allclose(one[name], two[name], atol=1e-7)
         sums = sum(found[name] - golden[name] for found in alone)
         assert torch.allclose(one[name], golden[name] + sums, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "rslora"])
+def test_an_adapter_that_changes_nothing_is_told(
+    kind: str, base: BaseModel, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    """As training begins: one factor of each product is zero."""
+    assert idle_sentence(base, read_part(base, adapters[kind])) == ""
+    assert idle_sentence(base, read_part(base, adapters[kind], 0.01)) == ""
+    weak = idle_sentence(base, read_part(base, adapters[kind], 0.0))
+    assert weak.startswith(f"{adapters[kind]}: changes no weight at strength 0")
+    tensors = load_file(adapters[kind] / ADAPTER_WEIGHTS)
+    start = {
+        name: tensor * 0 if "lora_B" in name or "embedding_B" in name else tensor
+        for name, tensor in tensors.items()
+    }
+    weights = dict(base.hf.named_parameters(remove_duplicate=False))
+    for name in start:
+        if name.endswith("magnitude_vector"):
+            layer = name.removeprefix("base_model.model.").removesuffix(".lora_magnitude_vector")
+            weight = weights[f"{layer}.weight"].detach()
+            axis = 0 if "embed_tokens" in layer else 1
+            start[name] = torch.linalg.norm(weight, dim=axis).reshape(start[name].shape)
+    folder = rewrite(adapters[kind], tmp_path / "start", start)
+    told = idle_sentence(base, read_part(base, folder))
+    assert told.startswith(f"{folder}: changes no weight, as before the first step")
+    assert "another adapter" in idle_sentence(base, read_part(base, folder, 0.0))

@@ -174,6 +174,28 @@ def test_a_dataset_of_acesteps_under_any_name(tmp_path: Path) -> None:
     assert remarks.items(kinds.NOT_READ) == ["broken.json", "other.json"]
 
 
+@pytest.mark.parametrize(
+    ("caption", "bpm", "key"),
+    [
+        ("dark trap, 129 bpm, C# minor", 129, "C# minor"),
+        ("暗黑陷阱，129拍，升C小调", 129, "C# minor"),
+        ("每分钟129拍的陷阱，F大调", 129, "F major"),
+        ("129bpm节拍，速度快", 129, None),
+        ("trap between 120 bpm and 140 bpm, I Am The One", None, None),
+    ],
+)
+def test_a_tempo_and_key_that_only_a_caption_states_count(
+    tmp_path: Path, caption: str, bpm: float | None, key: str | None
+) -> None:
+    """What is heard would contradict the caption in the metadata otherwise."""
+    put(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "a.txt").write_text(caption, encoding="utf-8")
+    (tmp_path / "b.json").write_text(json.dumps({"caption": caption, "bpm": 90, "key": "Am"}))
+    found, _ = read(tmp_path)
+    assert (found["a.wav"][0].bpm, found["a.wav"][0].key) == (bpm, key)
+    assert (found["b.wav"][0].bpm, found["b.wav"][0].key) == (90, "A minor")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "gbk"])
 def test_a_table_of_chinese_windows(tmp_path: Path, encoding: str) -> None:
     put(tmp_path, "鼓点一.wav")

@@ -60,6 +60,7 @@ def folder(tmp_path: Path) -> Path:
         ("陷阱鼓点_83_Gmin.wav", 83, "G minor", "trap", ("drums",)),
         ("暗黑陷阱 升C小调 速度140.wav", 140, "C# minor", "trap", ("dark",)),
         ("长笛循环 140拍", 140, None, None, ("flute",)),
+        ("陷阱_129拍每分钟_a小调.wav", 129, "A minor", "trap", ()),
         ("晴天.wav", None, None, None, ()),
         ("-rf 😀\n.wav", None, None, None, ()),
         ("", None, None, None, ()),
@@ -91,6 +92,7 @@ def test_names_say_how_sure_they_are() -> None:
             ("A-flat major", "Ab major"),
         ),
         *(("8A", "A minor"), ("8B", "C major"), ("5A", "C minor"), ("1m", "A minor")),
+        *(("升C小調", "C# minor"), ("C和声小调", "C minor"), ("♯C小调", "C# minor")),
         *(("升C小调", "C# minor"), ("降B大调", "Bb major"), ("a小调", "A minor"), ("高调", None)),
         *(("12d", "F major"), ("o", None), ("None", None), ("C, G", None), (3, None), ("", None)),
     ],
@@ -101,7 +103,8 @@ def test_keys(given: object, key: str | None) -> None:
 
 def test_tempi() -> None:
     assert [normalise_bpm(v) for v in (140, "140", " 92.5 BPM", "92,5")] == [140, 140, 92.5, 92.5]
-    for value in (0, "0", 1e9, float("nan"), True, "fast", None, [140]):
+    assert [normalise_bpm(v) for v in ("129拍", "每分钟129拍", "速度129", "129 BPM")] == [129] * 4
+    for value in (0, "0", 1e9, "16拍", float("nan"), True, "fast", None, [140]):
         assert normalise_bpm(value) is None
 
 

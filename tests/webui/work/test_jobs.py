@@ -17,9 +17,10 @@ import psutil
 import pytest
 from trainer import wait_until
 
+from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.work import jobs as module
-from musicgen_lora.webui.work.job import Job, note_process
+from musicgen_lora.webui.work.job import JOB_FILE, Job, note_process, read_job
 from musicgen_lora.webui.work.jobs import Jobs
 from musicgen_lora.webui.work.processes import birth, is_alive, send
 
@@ -91,6 +92,16 @@ def test_second_waits_kill_shows_interrupted_and_the_next_starts(jobs: Jobs) -> 
     wait_for(jobs, first, "interrupted")
     assert jobs.get(first.id).can_resume
     wait_for(jobs, second, "finished")
+
+
+def test_a_clock_that_was_set_back_keeps_no_job_waiting(tmp_path: Path) -> None:
+    """Its process never began, and by the clock it won't be made for another two hours."""
+    facts = {"command": "train", "title": "x", "folder": str(tmp_path), "language": "en"}
+    for ahead_s, status in ((7200.0, "interrupted"), (5.0, "waiting"), (-7200.0, "interrupted")):
+        atomic.write_json(tmp_path / JOB_FILE, facts | {"created": time.time() + ahead_s})
+        job = read_job(tmp_path)
+        assert job is not None
+        assert job.status == status
 
 
 def playing(jobs: Jobs) -> Job:
@@ -253,7 +264,7 @@ def test_queue_is_short_a_folder_is_one_jobs_and_commands_are_ours(tmp_path: Pat
     jobs = Jobs(tmp_path / "jobs", start=lambda place: None)
     for number in range(module.MAX_WAITING):
         submit(jobs, SHORT, f"n{number}")
-    with pytest.raises(UserError, match="n0: another job is still writing there"):
+    with pytest.raises(UserError, match="n0: another job is still writing there; wait, or stop it"):
         submit(jobs, SHORT, "n0")
     with pytest.raises(UserError, match="Busy"):
         submit(jobs, SHORT, "more")

@@ -145,7 +145,10 @@ def _load(path: str, folder: Path, content: dict[str, Any], model_class: Any) ->
         raise UserError(f"{path}: cannot be loaded as a {model_class.__name__}: {line}") from error
     lost = sorted({name for name, _ in model.named_parameters()} & set(loaded["missing_keys"]))
     if lost:
-        raise UserError(f"{path}: {len(lost)} of its weights are missing, such as {lost[0]}.")
+        raise UserError(
+            f"{path}: {len(lost)} of its weights {'is' if len(lost) == 1 else 'are'} missing, "
+            f"such as {lost[0]}; copy it again."
+        )
     return model.requires_grad_(False).eval()
 
 

@@ -182,7 +182,7 @@ def _learned(report: Mapping[str, Any]) -> Iterator[Cells]:
 def _faults(report: Mapping[str, Any]) -> Iterator[Cells]:
     """Faults have no real far end: other music is music, too."""
     for row in fault_rows(report):
-        label = word(row["label"]) + (f" ({row['unit']})" if row["unit"] else "")
+        label = word(row["label"]) + (f" ({word(row['unit'])})" if row["unit"] else "")
         low, high = _end(row["reference"]["mean"], "held out"), row["other_music"]["mean"]
         yield label, low, row["base"]["mean"], row["adapter"]["mean"], _end(high, "other music")
 

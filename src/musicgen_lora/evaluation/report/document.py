@@ -28,7 +28,7 @@ class HeldOutFacts(TypedDict):
     why_none: str
     n_clips: int
     n_sources: int
-    n_heard: int
+    n_heard: int | None
     missing: list[str]
 
 

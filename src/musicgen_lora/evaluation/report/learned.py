@@ -51,16 +51,18 @@ def memorisation_sentences(memorisation: Mapping[str, Any]) -> list[str]:
         if leaked := nearest["held_out_copies"]:
             first = leaked[0]
             sentences.append(
-                f"Warning: {len(leaked)} of {count(nearest['n_held_out'], 'held-out clip')} repeat "
-                f"a training clip, such as {first['held_out']} and {first['trained']} (similarity "
+                f"Warning: {len(leaked)} of {count(nearest['n_held_out'], 'held-out clip')} "
+                f"{'repeat' if len(leaked) != 1 else 'repeats'} a training clip, such as "
+                f"{first['held_out']} and {first['trained']} (similarity "
                 f"{first['similarity']:.2f}): figures measured on them are for music that the "
                 "adapter was trained on. Give both the same source in the metadata and train again."
             )
         copied = [clip for clip in nearest["clips"] if clip["copied"]]
         if copied:
             sentences.append(
-                f"Warning: {len(copied)} of {count(nearest['n'], 'generated clip')} repeat a "
-                f"training clip, such as {copied[0]['trained']} (similarity "
+                f"Warning: {len(copied)} of {count(nearest['n'], 'generated clip')} "
+                f"{'repeat' if len(copied) != 1 else 'repeats'} a training clip, such as "
+                f"{copied[0]['trained']} (similarity "
                 f"{copied[0]['similarity']:.2f}; held-out clips reach "
                 f"{nearest['held_out_highest']:.2f}, n = {count(nearest['n_held_out'], 'clip')})."
             )

@@ -67,9 +67,11 @@ def loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list
     n_heard, n_clips = held_out["n_heard"], held_out["n_clips"]
     if n_heard:
         sentences.append(
-            f"Warning: {n_heard} of {n_clips} measured clips are in the dataset that the adapter "
-            "was trained on, which held none of these out: a lower loss on them proves nothing. "
-            "Measure on clips that training never heard, with --data_dir."
+            f"Warning: {n_heard} of {count(n_clips, 'measured clip')} "
+            f"{'is' if n_heard == 1 else 'are'} in the dataset that the adapter was trained on and "
+            f"{'was' if n_heard == 1 else 'were'} not held out: a lower loss on "
+            f"{'it' if n_heard == 1 else 'them'} proves nothing. Measure on clips that training "
+            "never heard, with --data_dir."
         )
     if not held_out["is_unseen"]:
         sentences.append(held_out["origin"])
@@ -118,6 +120,11 @@ def loss_sentence(mean: PairedResult) -> str:
             f"No clear change in the held-out loss: {relative * 100:+.1f} %, and the 95 % CI, "
             f"{low * 100:+.1f} to {high * 100:+.1f} %, includes zero ({n})."
         )
+    if size == "0.0 %":
+        return (
+            f"The adapter left the held-out loss as it was: {relative * 100:+.1f} %, 95 % CI "
+            f"{low * 100:+.1f} to {high * 100:+.1f} % ({n})."
+        )
     near, far = sorted((abs(low), abs(high)))
     interval = f"95 % CI {near * 100:.1f} to {far * 100:.1f} %"
     if relative > 0.0:
@@ -146,8 +153,9 @@ def generation_sentences(generation: Mapping[str, Any]) -> list[str]:
         same = sum(clip["identical"] for clip in clips)
         if same:
             sentences.append(
-                f"Warning: {same} of {count(n, 'pair')} of generated clips are identical token "
-                "by token: the adapter has no effect there."
+                f"Warning: {same} of {count(n, 'pair')} of generated clips "
+                f"{'is' if same == 1 else 'are'} identical token by token: the adapter has no "
+                "effect there."
             )
     clipped = {"base": 0, "adapter": 0}
     for side in clipped:
@@ -156,8 +164,9 @@ def generation_sentences(generation: Mapping[str, Any]) -> list[str]:
         clipped[side] = sum((f["clipped_share"] or 0.0) > OFTEN_CLIPPED for f in facts)
         if silent:
             sentences.append(
-                f"Warning: {silent} of {count(n, 'clip')} of the {side} are silent for more than "
-                "half of their length."
+                f"Warning: {silent} of {count(n, 'clip')} of the {side} "
+                f"{'is' if silent == 1 else 'are'} silent for more than half of "
+                f"{'its' if silent == 1 else 'their'} length."
             )
     return [*sentences, *_clipping_sentences(clipped, n, generation["compared"])]
 
@@ -165,19 +174,18 @@ def generation_sentences(generation: Mapping[str, Any]) -> list[str]:
 def _clipping_sentences(clipped: Mapping[str, int], n: int, is_compared: bool) -> list[str]:
     """How many of n clips clip. It warns only if the adapter clips more often: as much clipping in
     the base is not the adapter's fault, and the files are turned down anyway."""
-    turned_down = (
-        "exceed full scale in more than 0.1 % of their samples; their files were turned down"
+    side = "adapter" if clipped["adapter"] > clipped["base"] else "base"
+    own = clipped[side]
+    exceed = (
+        f"{'exceed' if own != 1 else 'exceeds'} full scale in more than 0.1 % of "
+        f"{'its' if own == 1 else 'their'} samples and {'was' if own == 1 else 'were'} turned down"
     )
-    if clipped["adapter"] > clipped["base"]:
+    if side == "adapter":
         beside = f" (base: {clipped['base']})" if is_compared else ""
+        return [f"Warning: {own} of {count(n, 'clip')} of the adapter {exceed}{beside}."]
+    if own:
         return [
-            f"Warning: {clipped['adapter']} of {count(n, 'clip')} of the adapter "
-            f"{turned_down}{beside}."
-        ]
-    if clipped["base"]:
-        return [
-            f"{clipped['base']} of {count(n, 'clip')} of the base {turned_down} "
-            f"(adapter: {clipped['adapter']})."
+            f"{own} of {count(n, 'clip')} of the base {exceed} (adapter: {clipped['adapter']})."
         ]
     return []
 

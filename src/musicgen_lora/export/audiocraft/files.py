@@ -56,7 +56,7 @@ def read_package(path: Path) -> dict[str, Any]:
     if any(part.compress_type != zipfile.ZIP_STORED for part in listed):
         raise UserError(f"{path}: is compressed, unlike torch's own files; save it with torch.")
     if sum(part.file_size for part in listed) > path.stat().st_size:
-        raise UserError(f"{path}: is damaged: its parts are larger than the file.")
+        raise UserError(f"{path}: is damaged: its parts are larger than the file; copy it again.")
     try:
         package = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:

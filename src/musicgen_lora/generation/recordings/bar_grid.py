@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.clips.written import read_facts
 from musicgen_lora.listening.rhythm.bars import SURE
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
@@ -48,19 +48,23 @@ class BarGrid:
 
 
 def find_grid(
-    path: Path, waveform: np.ndarray, sample_rate: int, bpm: float | None = None
+    path: Path,
+    waveform: np.ndarray,
+    sample_rate: int,
+    facts: Mapping[str, Any],
+    bpm: float | None = None,
 ) -> BarGrid:
     """Find the bars of a recording `[C, N]`.
 
     Args:
-        path: its file; a JSON that `generate` wrote beside it is trusted.
+        path: its file.
+        facts: what the JSON beside it says, which is trusted; empty if there is none.
         bpm: given tempo: bar 1 then begins where the recording does.
 
     Raises:
         UserError: its bars can't be measured reliably.
     """
     duration_s = waveform.shape[1] / sample_rate
-    facts = read_facts(path.with_suffix(".json"))
     told, n_bars = normalise_bpm(facts.get("bpm")), facts.get("bars")
     if bpm is None and told is not None and isinstance(n_bars, int) and n_bars > 0:
         n_samples = n_bars * 240.0 / told * sample_rate

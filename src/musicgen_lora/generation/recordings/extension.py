@@ -173,13 +173,16 @@ class Extension:
         """Samples of the recording that the model hears before `begin`."""
         return round(self.n_frames / shape.frame_rate * self.sample_rate)
 
+    def heard(self, shape: Shape) -> np.ndarray:
+        """What the model hears, `[C, n_heard]` of the recording."""
+        waveform, begin, _ = self._turned()
+        return waveform[:, begin - self.n_heard(shape) : begin]
+
     def codes(self, codec: Codec, shape: Shape) -> torch.Tensor | None:
         """What the model hears, as codes `[1, K, P]`; None if nothing."""
         if not self.n_frames:
             return None
-        waveform, begin, _ = self._turned()
-        heard = waveform[:, begin - self.n_heard(shape) : begin]
-        heard = _resampled(heard, self.sample_rate, shape.sample_rate)
+        heard = _resampled(self.heard(shape), self.sample_rate, shape.sample_rate)
         codes = codec.encode([heard])[0][:, : self.n_frames]
         return torch.from_numpy(codes.astype(np.int64))[None]
 

@@ -45,11 +45,13 @@ class Recording:
 
     Args:
         waveform: `[C, N]` float32, C is 1 or 2.
+        made_by: what the JSON beside it says; empty if there is none.
     """
 
     path: Path
     waveform: np.ndarray
     sample_rate: int
+    made_by: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Recording:
@@ -73,7 +75,7 @@ class Recording:
         if not blocks:
             raise UserError(f"{path}: has no samples; record or export it again.")
         waveform = np.ascontiguousarray(np.concatenate(blocks).T, dtype=np.float32)
-        return cls(path, waveform, rate)
+        return cls(path, waveform, rate, read_facts(path.with_suffix(".json")))
 
     @property
     def duration_s(self) -> float:
@@ -154,7 +156,10 @@ def _continuation(
     heard_s = min(recording.duration_s, heard_s or window_s)
     n_frames = int(heard_s * frame_rate)
     if not n_frames:
-        raise UserError(f"{path}: is {recording.duration_s:.3f} s long, less than one codec frame.")
+        raise UserError(
+            f"{path}: is {recording.duration_s:.3f} s long, less than one codec frame; "
+            "give a longer recording."
+        )
     end = n_samples + round(settings.duration * rate)
     extension = Extension(recording.waveform, rate, n_samples, end, n_frames)
     facts = recording.facts() | {
@@ -175,11 +180,6 @@ def _continuation(
             f"{path}: adding {added} s from {at_s:g} s on, in place of the rest; the model hears "
             f"the {heard} s before."
         )
-    if float(np.abs(recording.waveform[:, -int(heard_s * rate) :]).max()) < SILENT_PEAK:
-        said = (
-            f"{said} They are silent, so the new music has nothing to follow: give a --continue_at "
-            "before the silence, or more --heard."
-        )
     if grid is not None:
         facts |= {"bpm": round(grid.bpm, 3), "bpm_from": grid.source, "first_bar_s": grid.first_s}
         said = (
@@ -193,7 +193,7 @@ def _continuation(
         {"continued": facts},
         said,
         grid,
-        made_by=read_facts(path.with_suffix(".json")),
+        made_by=recording.made_by,
         told_bpm=settings.bpm,
     )
 
@@ -201,7 +201,9 @@ def _continuation(
 def _bars_to_go_on(recording: Recording, bpm: float | None) -> BarGrid | None:
     """The bars of a recording, not a loop once it is continued; None if they can't be found."""
     try:
-        grid = find_grid(recording.path, recording.waveform, recording.sample_rate, bpm)
+        grid = find_grid(
+            recording.path, recording.waveform, recording.sample_rate, recording.made_by, bpm
+        )
     except UserError:
         return None
     return replace(grid, is_loop=False)
@@ -212,7 +214,7 @@ def _regeneration(
 ) -> Extending:
     path, rate = recording.path, recording.sample_rate
     first, last = settings.from_bar or 1, settings.to_bar or 1
-    grid = find_grid(path, recording.waveform, rate, settings.bpm)
+    grid = find_grid(path, recording.waveform, rate, recording.made_by, settings.bpm)
     if last > grid.n_bars:
         raise UserError(
             f"--to_bar {last}: {path} has {grid.n_bars} bars at {grid.told_bpm} bpm "
@@ -249,8 +251,7 @@ def _regeneration(
         f"{n_frames / frame_rate:.1f} s before."
     )
     told_bpm = None if grid.source == "measured" else grid.bpm
-    made_by = read_facts(path.with_suffix(".json"))
-    return Extending(extension, {"regenerated": facts}, said, grid, made_by, told_bpm)
+    return Extending(extension, {"regenerated": facts}, said, grid, recording.made_by, told_bpm)
 
 
 def _heard_s(settings: GenerateSettings, window_s: float) -> float | None:
@@ -267,6 +268,22 @@ def _heard_s(settings: GenerateSettings, window_s: float) -> float | None:
     return settings.heard
 
 
+def silence_sentence(asked: Extending, shape: Shape) -> str:
+    """What to tell the user if what the model hears is silent; empty if it isn't, or is nothing."""
+    heard = asked.extension.heard(shape)
+    if not heard.size or float(np.abs(heard).max()) >= SILENT_PEAK:
+        return ""
+    if "regenerated" in asked.facts:
+        return (
+            "What the model hears is silent, so the new music has nothing to follow: give other "
+            "bars, or more --heard."
+        )
+    return (
+        "What the model hears is silent, so the new music has nothing to follow: give a "
+        "--continue_at before the silence, or more --heard."
+    )
+
+
 def say_of_recording(
     asked: Extending, facts: Mapping[str, Any], shape: Shape, console: Console
 ) -> None:
@@ -276,6 +293,8 @@ def say_of_recording(
         facts: base and adapters, as in the JSON.
     """
     console.print(asked.said)
+    if said := silence_sentence(asked, shape):
+        console.print(said, style="yellow")
     rate, n_channels = asked.extension.sample_rate, len(asked.extension.recording)
     if (rate, n_channels) != (shape.sample_rate, shape.n_channels):
         console.print(

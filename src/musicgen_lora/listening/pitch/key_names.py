@@ -9,6 +9,7 @@ musical word.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,10 @@ def normalise_key(value: object) -> str | None:
 
 def _from_chinese(value: str) -> str:
     """Convert a key such as "升C小调" to "C# minor"; anything else is returned as it is."""
-    match = re.fullmatch(r"\s*([升降])?\s*([A-Ga-g])\s*([#b♯♭升降])?\s*([大小])调\s*", value)
+    match = re.fullmatch(
+        r"\s*([升降#♯♭]|b(?=[A-G]))?\s*([A-Ga-g])\s*([#b♯♭升降])?\s*(?:自然|和[声聲]|旋律)?([大小])[调調]\s*",
+        unicodedata.normalize("NFKC", value),
+    )
     if not match:
         return value
     sign = match[1] or match[3] or ""

@@ -172,7 +172,10 @@ def _check_is_whole(
     trained = {key for key, _ in model.named_parameters() if "embed_positions" not in key}
     lost = sorted(trained.intersection(missing))
     if lost:
-        raise UserError(f"{name}: {len(lost)} of its weights are missing, such as {lost[0]}.")
+        raise UserError(
+            f"{name}: {len(lost)} of its weights {'is' if len(lost) == 1 else 'are'} missing, "
+            f"such as {lost[0]}; copy it again."
+        )
     broken = [key for key, weight in model.state_dict().items() if not weight.sum().isfinite()]
     if broken:
         raise UserError(f"{name}: {broken[0]} has values that are not finite; copy it again.")

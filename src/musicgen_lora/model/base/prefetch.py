@@ -7,7 +7,7 @@ from musicgen_lora.config import SETTINGS, PrefetchSettings
 from musicgen_lora.config_file import read_config
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
-from musicgen_lora.given import hub_ids, local_model
+from musicgen_lora.given import local_model, models_of
 from musicgen_lora.model.base.hub import PARTS, check_weights, hub_folder, listed
 from musicgen_lora.plural import count
 
@@ -26,9 +26,15 @@ def prefetch_models(settings: PrefetchSettings) -> list[str]:
             the cache lacks it, or a model asked for has only pickled weights.
     """
     console = plain_console()
-    names = _names(settings)
+    named = _named(settings)
+    names = [name for name in named if local_model(name) is None]
     if not names:
-        console.print(f"{settings.settings_file}: names no hub models; nothing to fetch.")
+        # A settings file names the defaults too.
+        where = settings.settings_file or "--models"
+        console.print(
+            f"{where}: nothing to fetch, as all models named there are in folders here or in the "
+            f"package: {', '.join(named)}. Name models of the hub with --models."
+        )
         return []
     fetched: list[str] = []
     refused: list[UserError] = []
@@ -59,12 +65,17 @@ def prefetch_models(settings: PrefetchSettings) -> list[str]:
     return fetched
 
 
-def _names(settings: PrefetchSettings) -> list[str]:
-    """The hub ids that the settings name; folders need no fetching."""
-    named = [name for name in settings.models if local_model(name) is None]
-    if settings.settings_file is not None:
+def _named(settings: PrefetchSettings) -> list[str]:
+    """The models that the settings name, each once."""
+    named = list(settings.models)
+    path = settings.settings_file
+    if path is not None:
         for command, kind in SETTINGS.items():
-            named += hub_ids(kind(**read_config(settings.settings_file, command)))
-    elif not settings.models:
+            given = read_config(path, command)
+            try:
+                named += models_of(kind(**given))
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from error
+    elif not named:
         named = list(PARTS)
     return list(dict.fromkeys(named))

@@ -100,7 +100,7 @@ def _read_adapter(folder: Path) -> AdapterFiles:
         tensors = load(contents[ADAPTER_WEIGHTS])
     except (SafetensorError, ValueError) as error:
         raise UserError(
-            f"{folder / ADAPTER_WEIGHTS}: not readable as safetensors ({error})."
+            f"{folder / ADAPTER_WEIGHTS}: not readable as safetensors ({error}); copy it again."
         ) from error
     digests.pop(FACTS_FILE, None)
     return AdapterFiles(folder, config, tensors, facts, digests)
@@ -174,7 +174,8 @@ def _check_all_fit(files: AdapterFiles, adapted: PeftModel, loaded: Any) -> None
         names = [key.replace(".default", "") for key in sorted(loaded.unexpected_keys)]
         raise UserError(
             f"{files.folder / ADAPTER_WEIGHTS}: {len(names)} of {len(files.tensors)} tensors of "
-            f"the adapter fit no layer ({_first(names)}): weights and {ADAPTER_CONFIG} do not "
+            f"the adapter {'fit' if len(names) != 1 else 'fits'} no layer ({_first(names)}): "
+            f"weights and {ADAPTER_CONFIG} do not "
             "belong together, or another tool named them."
         )
     expected = {name for name, _ in adapted.named_parameters() if ".default" in name}
@@ -182,7 +183,8 @@ def _check_all_fit(files: AdapterFiles, adapted: PeftModel, loaded: Any) -> None
     if lacking:
         raise UserError(
             f"{files.folder / ADAPTER_WEIGHTS}: {len(lacking)} of {len(expected)} tensors that "
-            f"{ADAPTER_CONFIG} asks for are missing ({_first(lacking)}): the two do not belong "
+            f"{ADAPTER_CONFIG} asks for {'is' if len(lacking) == 1 else 'are'} missing "
+            f"({_first(lacking)}): the two do not belong "
             "together."
         )
 

@@ -66,7 +66,7 @@ _PRIMARY = fields(
 )
 _HELD_OUT = fields(
     {"n_clips": _COUNT, "n_sources": _COUNT, "is_unseen": truth, "chose_best": truth},
-    {"n_heard": _COUNT},
+    {"n_heard": or_null(_COUNT)},
 )
 _LOSS = _computed(fields({"mean": _PAIRED, "codebooks": many(_PAIRED, at_most=64)}))
 _OVERFITTING = _computed(

@@ -27,6 +27,8 @@ NAME = "default"
 _PREFIX = "base_model.model."
 WeightChange = Callable[[], Tensor]
 """Returns what an adapter at strength 1 adds to a weight, float64."""
+NOTHING = 1e-6
+"""Largest change of a weight, as a share of the largest weight, that is rounding: DoRA's."""
 _replaced: set[int] = set()
 """Ids of the parameters that currently hold a mixture."""
 
@@ -138,6 +140,14 @@ class Mixture:
         for name, weight in self._weights().items():
             weight.data = self._mixed(name, weight)
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether every weight is the base's after all: quickly told if one is not."""
+        return all(
+            bool((self._mixed(name, weight) - weight).abs().max() <= NOTHING * weight.abs().max())
+            for name, weight in self._weights().items()
+        )
+
     def _weights(self) -> dict[str, nn.Parameter]:
         if not self._changes:
             return {}
@@ -157,6 +167,21 @@ class Mixture:
         if not bool(mixed.isfinite().all()):
             raise RunError(f"{name}: is not finite after merging; lower --strength.")
         return mixed
+
+
+def idle_sentence(model: BaseModel, part: MixedAdapter) -> str:
+    """The sentence on an adapter that changes nothing; empty if it does."""
+    if not Mixture(model, [part]).is_nothing:
+        return ""
+    if Mixture(model, [part.at(1.0)]).is_nothing:
+        return (
+            f"{part.files.folder}: changes no weight, as before the first step of its training, so "
+            "the result is the base's; train it, or take another adapter."
+        )
+    return (
+        f"{part.files.folder}: changes no weight at strength {part.strength:g}, so the result is "
+        "the base's; raise --strength."
+    )
 
 
 def weight_change(layer: Any, name: str = NAME) -> Tensor:

@@ -10,17 +10,33 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 WORDS_FILE = Path(__file__).resolve().parents[2] / "assets" / "music_words.zh.txt"
 HAN = re.compile(r"[㐀-䶿一-鿿豈-﫿]")
-FORMS = (
+_BPM = r"(\d{2,3}(?:\.\d{1,2})?)"
+FORMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"升\s*([A-Ga-g])(?![a-z])"), r"\1#"),
     (re.compile(r"降\s*([A-Ga-g])(?![a-z])"), r"\1b"),
-    (re.compile(r"每分[钟鐘]\s*(\d{2,3})\s*拍"), r" \1 bpm "),
-    (re.compile(r"(?:速度|拍速)\s*:?\s*(\d{2,3})\s*(?:bpm|拍)?", re.IGNORECASE), r" \1 bpm "),
+    # Signs may also come after the note, and before it as staves have them.
+    (re.compile(r"(?<![A-Za-z])([A-Ga-g])\s*升(?=\s*\w*调)"), r"\1#"),
+    (re.compile(r"(?<![A-Za-z])([A-Ga-g])\s*降(?=\s*\w*调)"), r"\1b"),
+    (re.compile(r"(?<![A-Za-z])([#b])([A-G])(?=\s*[大小]调)"), r"\2\1"),
+    (re.compile(r"(?<=[A-Ga-g#b])\s*(?:自然|和声|旋律)(?=[大小]调)"), ""),
+    # A note is a capital, and A not an article.
+    (re.compile(r"(?<![A-Za-z])([a-g])(?=[#b]?\s*[大小]调)"), lambda match: match[1].upper()),
+    (re.compile(r"(?<![A-Za-z])A(?=\s*[大小]调)"), " in A"),
+    (re.compile(rf"(?:每|一)分[钟鐘]?\s*{_BPM}\s*拍"), r" \1 bpm "),
+    (re.compile(rf"(?<![\d/.]){_BPM}\s*拍\s*(?:/|每|一)\s*分[钟鐘]?"), r" \1 bpm "),
+    (
+        re.compile(
+            rf"(?:速度|拍速|曲速)\s*[:=为是约]*\s*{_BPM}(?!\d)\s*(?:bpm|拍)?", re.IGNORECASE
+        ),
+        r" \1 bpm ",
+    ),
     # 808拍手 are claps, and 16拍 are 16 beats.
     (
         re.compile(r"(?<![\d/.])((?:[4-9]\d|[1-3]\d\d)(?:\.\d+)?)\s*拍(?:子|(?!手(?!鼓)))"),

@@ -140,7 +140,7 @@ def _analyse(path: Path, alive: SignOfLife) -> tuple[dict[str, Any], np.ndarray]
             del segment
             alive(min(1.0, n_read / n_frames))
     if not segments:
-        raise AudioError(f"{path}: no audio in it.")
+        raise AudioError(f"{path}: no audio in it, only a header; copy or export it again.")
     record = {
         "duration_s": n_read / rate,
         "claimed_s": stream.claimed_s,

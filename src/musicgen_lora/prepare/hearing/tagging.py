@@ -198,11 +198,16 @@ def _load_clap(path: Path) -> tuple[Any, Any, dict[str, Any]]:
         processor: Any = ClapProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not loadable as a CLAP ({reason}).") from error
+        raise UserError(
+            f"{path}: not loadable as a CLAP ({reason}); use one such as laion/larger_clap_general."
+        ) from error
     model.eval()
     # transformers initialises missing weights at random.
     if lost := sorted({name for name, _ in model.named_parameters()} & set(loaded["missing_keys"])):
-        raise UserError(f"{path}: {len(lost)} of its weights are missing, {lost[0]} for one.")
+        raise UserError(
+            f"{path}: {len(lost)} of its weights {'is' if len(lost) == 1 else 'are'} missing, "
+            f"such as {lost[0]}; copy it again."
+        )
     texts = {}
     with torch.inference_mode():
         for kind, words in CLAP_WORDS.items():

@@ -11,13 +11,14 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
-from musicgen_lora.dataset.caption_words import normalise_bpm
+from musicgen_lora.dataset.caption_words import normalise_bpm, stated_bpm, stated_key
 from musicgen_lora.dataset.splits import normalise_split
 from musicgen_lora.errors import UserError
 from musicgen_lora.listening.pitch.key_names import normalise_key
+from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.prepare.reading.remarks import (
     MEASURED,
     NO_CAPTIONS,
@@ -29,6 +30,7 @@ from musicgen_lora.prepare.reading.remarks import (
 )
 from musicgen_lora.prepare.words.facts import Facts, FilePart, make_facts
 
+S = TypeVar("S")
 PATH_FIELDS = (
     *("file_name", "audio", "path", "file", "filename", "audio_path", "file_path", "filepath"),
     *("audio_file", "audio_filepath", "location", "文件名", "文件", "文件路径", "路径", "音频"),
@@ -101,7 +103,8 @@ def paths_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def facts_from_record(record: Mapping[str, Any], where: str, remarks: Remarks) -> Facts:
-    """The facts in one metadata entry, whatever its fields are called.
+    """The facts in one metadata entry, whatever its fields are called. A tempo or key that only a
+    caption states counts as well.
 
     Args:
         record: values by field name; null, NaN and "" are ignored. A list of captions may replace
@@ -121,8 +124,8 @@ def facts_from_record(record: Mapping[str, Any], where: str, remarks: Remarks) -
         {},
         text=texts[0] if texts else None,
         texts=tuple(texts),
-        bpm=fields.fact(BPM_FIELDS, normalise_bpm),
-        key=fields.fact(KEY_FIELDS, normalise_key),
+        bpm=fields.fact(BPM_FIELDS, normalise_bpm) or _first_said(texts, stated_bpm),
+        key=fields.fact(KEY_FIELDS, normalise_key) or _first_said(texts, stated_key),
         genre=genres[0] if genres else None,
         tags=tuple(dict.fromkeys([*genres[1:], *tags])),
         title=next((word for name in TITLE_FIELDS for word in fields.words(name)), None),
@@ -132,6 +135,12 @@ def facts_from_record(record: Mapping[str, Any], where: str, remarks: Remarks) -
         part=fields.part(),
         other=fields.other(),
     )
+
+
+def _first_said(texts: Iterable[str], find: Callable[[str], S | None]) -> S | None:
+    """What the first caption that states a tempo, or a key, says; None without one."""
+    found = (find(english_of(text)) for text in texts)
+    return next((said for said in found if said is not None), None)
 
 
 class _Fields:

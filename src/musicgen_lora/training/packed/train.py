@@ -250,7 +250,10 @@ class PackedRun:
         codebooks = held_out_loss(self.base, self.data, self.held_out, self.autocast)
         loss = sum(codebooks) / len(codebooks)
         if not math.isfinite(loss):
-            raise RunError(f"The held-out loss after step {self.state.step} is {loss}.")
+            raise RunError(
+                f"The held-out loss after step {self.state.step} is {loss}: the weights are "
+                "broken; lower --learning_rate and train again."
+            )
         found = {"step": self.state.step, "loss": loss, "codebooks": codebooks}
         self._record({"event": "validation", **found})
         best = self.state.best
@@ -350,7 +353,10 @@ def _check_fit(settings: PackedSettings, tokens: PackedTokens, base: BaseModel) 
             "pack tokens of this model's codec."
         )
     if tokens.codes.shape[1] != base.shape.n_codebooks:
-        raise UserError(f"{settings.tokens}: has a different number of codebooks from the model.")
+        raise UserError(
+            f"{settings.tokens}: has a different number of codebooks from the model; pack tokens "
+            "of this model's codec."
+        )
     if tokens.held_out.all():
         raise UserError(f"{settings.tokens}: all clips are held out; none is left to train on.")
     if settings.bar_start_share and (tokens.bars is None or np.isnan(tokens.bars).all()):
@@ -361,7 +367,10 @@ def _check_fit(settings: PackedSettings, tokens: PackedTokens, base: BaseModel) 
         )
     shortest = int(tokens.n_frames.min())
     if shortest < base.delays.shortest:
-        raise UserError(f"{settings.tokens}: a clip has {shortest} frames, too few to predict.")
+        raise UserError(
+            f"{settings.tokens}: a clip has {shortest} frames, too few to predict; take it out of "
+            "the dataset and pack it again."
+        )
 
 
 def _identity(settings: PackedSettings, tokens: PackedTokens, base: str) -> str:

@@ -127,7 +127,8 @@ def _status(
         if is_alive(*working[:2]) or is_waited_for:
             return "stopping" if was_asked else "running"
         return "interrupted"
-    if is_waited_for or (waiting is None and time.time() - created < START_S):
+    # The clock may have been set back since.
+    if is_waited_for or (waiting is None and abs(time.time() - created) < START_S):
         return "waiting"
     return "interrupted"
 

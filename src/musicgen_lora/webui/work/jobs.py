@@ -109,7 +109,9 @@ class Jobs:
             before = [job for job in self.all() if not job.is_over]
             is_held = any(job.folder == folder.resolve() for job in before)
             if is_held and command not in SHARING:
-                raise UserError(f"{folder.name}: another job is still writing there.")
+                raise UserError(
+                    f"{folder.name}: another job is still writing there; wait, or stop it."
+                )
             if sum(job.status == "waiting" for job in before) >= MAX_WAITING:
                 raise UserError("Busy: too many jobs are waiting; wait, or cancel one.")
             place = self.folder / name
