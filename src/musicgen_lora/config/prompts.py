@@ -154,7 +154,7 @@ def _text_row(where: str, line: str) -> PromptRow:
             "per line) or .csv, whichever it is."
         )
     if begins := re.match(r"#|[-*•](?= )", line):
-        mark = begins.group()
+        mark = begins[0]
         raise UserError(f"{where}: begins with {mark}, but every line is a prompt; remove it.")
     names = [_folded(name.strip('"')) for name in re.split("[,;\t]", line)]
     if "prompt" in names and set(names) <= set(FIELDS):
