@@ -59,6 +59,7 @@ def check_given(settings: Any) -> None:
         check_is_apart(names["output_dir"], folder)
     if "strength" in names:
         check_strengths(names["lora_model_path"], names["strength"])
+    check_each_once(as_list(names.get("lora_model_path")))
     if "hub_base" in names:
         check_is_free(names["output_dir"])
         check_hub_base(names["model_path"], names["hub_base"])
@@ -162,6 +163,17 @@ def check_adapters(adapters: list[Path]) -> None:
     """Raises a UserError where a command that needs an adapter is given none."""
     if not adapters:
         raise UserError("--lora_model_path is empty; give at least one adapter.")
+    check_each_once(adapters)
+
+
+def check_each_once(adapters: list[Path]) -> None:
+    """Raises a UserError if one is given twice: it would count twice."""
+    places = [os.path.realpath(folder) for folder in adapters]
+    for folder, place in zip(adapters, places, strict=True):
+        if places.count(place) > 1:
+            raise UserError(
+                f"{folder}: is given twice in --lora_model_path; list each adapter once."
+            )
 
 
 def check_adapter_folder(folder: Path) -> None:
@@ -177,13 +189,15 @@ def check_adapter_folder(folder: Path) -> None:
 
 
 def check_strengths(adapters: list[Path], strengths: list[float]) -> None:
-    """Raises a UserError if there are strengths, but not one for each adapter."""
+    """Raises a UserError if there are strengths, but not one for each adapter, or if an adapter is
+    given twice."""
     if strengths and len(strengths) != len(adapters):
         raise UserError(
             f"--strength has {count(len(strengths), 'value')} for "
             f"{count(len(adapters), 'adapter')}; give one for each --lora_model_path, in their "
             "order, or none."
         )
+    check_each_once(adapters)
 
 
 def check_strength(strength: float) -> None:

@@ -57,6 +57,9 @@ def places(tmp_path: Path) -> dict[str, Path]:
         ("generate --prompts x --lora_model_path {mistyped}", "no such adapter folder"),
         ("generate --prompts x --lora_model_path {audio}", "no adapter_config.json in it"),
         ("generate --prompts x --lora_model_path {adapter} {mistyped}", "no such adapter folder"),
+        ("generate --prompts x --lora_model_path {adapter} {adapter}/../adapter", "is given twice"),
+        ("merge --lora_model_path {adapter} {adapter}/../adapter", "is given twice"),
+        ("evaluate --lora_model_path {adapter} {adapter}/../adapter", "is given twice"),
         (
             "generate --prompts x --lora_model_path {adapter} {adapter} --strength 1",
             "--strength has 1 value for 2 adapters",

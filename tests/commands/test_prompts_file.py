@@ -90,6 +90,25 @@ def test_a_chinese_table_names_its_columns_in_chinese(tmp_path: Path) -> None:
     assert same.negative_prompt == found.negative_prompt
 
 
+def test_what_spreadsheets_add_to_a_table_is_passed_over(tmp_path: Path) -> None:
+    """A line that names the separator, lines without a cell, and cells beyond the last column."""
+    table = "sep=;\r\n\r\nprompt;bpm;\r\na, b;90;;\r\n;;;\r\nc;80\r\n"
+    found = orders_of(tmp_path / "a.csv", table)
+    assert [(one.prompts, one.bpm) for one in found] == [(["a, b"], 90), (["c"], 80)]
+    with pytest.raises(UserError, match="line 6: bpm = 'x'"):
+        orders_of(tmp_path / "a.csv", table.replace("80", "x"))
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x0b", "\x85", "\x0c"])
+def test_only_line_breaks_end_a_prompt(mark: str, tmp_path: Path) -> None:
+    text = f"dark{mark}trap"
+    found = orders_of(tmp_path / "a.txt", f"{text}\rdrill\r\nboom bap\n")
+    assert [one.prompts for one in found] == [[text], ["drill"], ["boom bap"]]
+    if mark == "\u2028":
+        line = json.dumps({"prompt": text}, ensure_ascii=False)
+        assert orders_of(tmp_path / "a.jsonl", line)[0].prompts == [text]
+
+
 def test_prompts_follow_each_other_in_a_clip(tmp_path: Path) -> None:
     parts = [{"at": 0, "prompt": "pads"}, {"at": 20, "prompt": "full beat"}]
     (by_file,) = orders_of(tmp_path / "a.json", [{"prompts": parts, "duration": 40}])
@@ -155,6 +174,11 @@ def test_a_file_is_read_once_unless_it_changes(
         ("a.txt", '[\n"x"\n]\n', "line 1: is not a prompt but a field of one"),
         ("a.yaml", "- prompt: x\n  bpm: 140\n", "line 1: is not a prompt but a field of one"),
         ("a.txt", "# night\ntrap\n", "line 1: begins with #, but every line is a prompt"),
+        ("a.txt", "trap\n- drill\n", "line 2: begins with -, but every line is a prompt"),
+        ("a.txt", "prompt,bpm\ntrap,90\n", "line 1: is not a prompt but the header of a table"),
+        ("a", "提示词\t速度\n陷阱\t90\n", "line 1: is not a prompt but the header of a table"),
+        ("a.txt", "trap beat\n".encode("utf-16-le"), "line 1: not UTF-8"),
+        ("a.txt", "trap beat\n".encode("utf-32"), "line 1: not UTF-8"),
         ("a.json", [{"prompt": "x", "duration": True}], "duration = True: must not be true or"),
         ("a.csv", "prompt,bpm\nx,140\ny,fast\n", "line 3: bpm = 'fast': "),
         ("a.csv", "prompt,tempo\nx,140\n", "line 2: 'tempo': no such field"),

@@ -72,6 +72,20 @@ def test_a_given_dataset_with_a_broken_clip_is_an_error_a_remembered_one_a_reaso
     assert "not readable as audio" in report["loss"]["why"]
 
 
+def test_captions_that_changed_since_training_are_reported(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(trained["data"], data)
+    facts = facts_of(trained)
+    assert "another caption" not in held_out_of(facts, data, "metadata.json").origin
+    write_metadata(data, [entry | {"text": "an organ"} for entry in read_metadata(data)])
+    found = held_out_of(facts, data, "metadata.json")
+    n = len(found.clips)
+    assert f"{n} clip" in found.origin
+    assert f"such as {found.clips[0].name}, had another caption in training" in found.origin
+
+
 def test_held_out_clips_are_found_in_a_moved_dataset(
     trained: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -65,6 +65,17 @@ def test_what_is_written_is_told_apart_from_the_takes_that_were_played_for_it(
     )
 
 
+def test_a_length_that_a_loop_does_not_have_is_reported(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = ["--bpm", "240", "--bars", "1", "--loop_tries", "1"]
+    assert generate(tiny_model_dir, tmp_path, *loop, "--duration", "3") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--duration 3 has no effect: a loop is as long as its --bars." in said
+    assert generate(tiny_model_dir, tmp_path, *loop) == 0
+    assert "has no effect" not in capsys.readouterr().out
+
+
 def test_takes_of_a_clip_are_counted_and_the_first_is_the_clip(
     tiny_model_dir: Path, tmp_path: Path
 ) -> None:

@@ -38,7 +38,22 @@ def test_what_is_known_is_not_guessed(text: str, encoding: str) -> None:
     assert decode_text(text.encode(encoding)) == (text, None)
 
 
-@pytest.mark.parametrize("data", [b"\xff\0\1", b"RIFF\xff\xff\xff\x07", b"\xe9\x81 "])
+@pytest.mark.parametrize("data", [b"\xff\0\1", b"RIFF\xff\xff\xff\x07", b"\xe9\x81 ", b"a\0b"])
 def test_what_is_no_text_is_refused(data: bytes) -> None:
     with pytest.raises(UnicodeDecodeError):
         decode_text(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("trap beat", "utf-16-le"),
+        ("trap beat", "utf-32"),
+        ("暗黑陷阱鼓點，明亮的鋼琴旋律", "big5"),
+        ("тёмный трэп бит", "cp1251"),
+        ("σκοτεινό μπιτ", "cp1253"),
+    ],
+)
+def test_what_would_be_read_as_other_letters_is_refused(text: str, encoding: str) -> None:
+    with pytest.raises(UnicodeDecodeError):
+        decode_text(text.encode(encoding))

@@ -146,6 +146,15 @@ def test_too_few_sources_to_split_are_said(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_steps_that_the_epochs_do_not_have_are_reported(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    train_lora(tiny_settings(tiny_model_dir, data, out, max_steps=9_000, num_epochs=1))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--max_steps 9000 is never reached: --num_epochs 1 makes " in said
+
+
 def test_held_out_clips_are_never_trained_on(
     tmp_path: Path, data: Path, tiny_model_dir: Path
 ) -> None:

@@ -7,6 +7,7 @@ A text file has one prompt per line; JSON, JSON Lines and CSV have fields, which
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 import re
@@ -110,7 +111,10 @@ def _read(path: Path, *_: int) -> tuple[Sequence[PromptRow], str | None]:
         rows = list(_json_rows(text, path))
     elif kind in (".csv", ".tsv"):
         cells = csv_rows(text, path, _folded)
-        rows = [_row(where, {_folded(str(k)): v for k, v in row.items()}) for where, row in cells]
+        rows = [
+            _row(where, {_folded(k): v for k, v in row.items() if k.strip() or (v or "").strip()})
+            for where, row in cells
+        ]
     elif kind in (".jsonl", ".ndjson"):
         rows = [
             _json_row(where, parse_json(line, path, first_line=number, unique_keys=True))
@@ -133,19 +137,26 @@ def _named(name: str) -> str:
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield the non-empty lines, each with its number and its place for messages."""
-    for number, line in enumerate(text.splitlines(), 1):
+    # `splitlines` would also end a line at characters that may stand in a prompt, like U+2028.
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
         if line.strip():
             yield number, f"{path}, line {number}", line.strip()
 
 
 def _text_row(where: str, line: str) -> PromptRow:
     """Return a line as a prompt; refuse lines that belong in files of another kind."""
-    if line.startswith("#"):
-        raise UserError(f"{where}: begins with #, but every line is a prompt; remove it.")
     if _is_json(line) or re.match(r"(- )?prompts?: ", line):
         raise UserError(
             f"{where}: is not a prompt but a field of one; name the file .json, .jsonl (one object "
             "per line) or .csv, whichever it is."
+        )
+    if begins := re.match(r"#|[-*•](?= )", line):
+        mark = begins[0]
+        raise UserError(f"{where}: begins with {mark}, but every line is a prompt; remove it.")
+    names = [_folded(name.strip('"')) for name in re.split("[,;\t]", line)]
+    if "prompt" in names and set(names) <= set(FIELDS):
+        raise UserError(
+            f"{where}: is not a prompt but the header of a table; name the file .csv or .tsv."
         )
     return PromptRow(where, (line,))
 

@@ -196,7 +196,7 @@ class OptimizerSettings:
     num_epochs: Positive = 5
     """How many times each clip is seen."""
     max_steps: Positive | None = None
-    """Stop after this many optimizer steps, whatever num_epochs says."""
+    """Stop after this many optimizer steps, if num_epochs doesn't end the run before."""
     seed: Seed = 0
     """Seed of order, windows, dropout and the adapter's initial weights."""
 

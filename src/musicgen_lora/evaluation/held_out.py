@@ -248,6 +248,13 @@ def _matched(
             f"Measured on {count(len(recorded), 'clip')} of the {facts.n_held_out:,} that training "
             "held out, evenly spaced."
         )
+    recaptioned = _recaptioned(matched, recorded)
+    if recaptioned:
+        origin = (
+            f"{origin} {count(len(recaptioned), 'clip')} of them, such as {recaptioned[0]}, had "
+            "another caption in training: losses with the new one can't be compared with those "
+            "that training printed."
+        )
     trained, n_trained = _trained(clips, matched, facts), facts.n_trained
     if n_trained is not None and len(trained) > n_trained:
         origin = (
@@ -266,6 +273,13 @@ def _matched(
         why_not_trained="the dataset has only held-out clips",
         **_windows(facts),
     )
+
+
+def _recaptioned(matched: Sequence[Clip], recorded: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the clips whose first caption isn't the recorded one."""
+    texts = {entry.get(key): entry.get("text") for key in ("audio", "name") for entry in recorded}
+    known = [(clip, texts.get(clip.name, texts.get(clip.audio))) for clip in matched]
+    return [clip.name for clip, text in known if text is not None and text != clip.texts[0]]
 
 
 def _trained(clips: Sequence[Clip], matched: Sequence[Clip], facts: AdapterFacts) -> list[Clip]:

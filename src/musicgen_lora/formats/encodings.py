@@ -17,6 +17,9 @@ rare character with the letter after it."""
 
 MAX_JUDGED = 10_000
 """Non-ASCII characters that are enough to judge by."""
+_NOT_WESTERN = re.compile(rb"[\x80-\xff]{4}")
+"""Letters with accents are single ones among others in Western text; other alphabets' words are
+made of such bytes."""
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 """Bytes that occur in no text."""
 
@@ -27,14 +30,21 @@ def decode_text(data: bytes) -> tuple[str, str | None]:
     Raises:
         UnicodeDecodeError: in none of these encodings; `start` is where it stops being UTF-8.
     """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not data.startswith(
+        codecs.BOM_UTF32_LE
+    ):
         return data.decode("utf-16"), None
     try:
+        if (zero := data.find(b"\0")) >= 0:
+            # UTF-16 and UTF-32 without a mark: as UTF-8, letters with characters 0 between them.
+            raise UnicodeDecodeError("utf-8", data, zero, zero + 1, "a character 0")
         return data.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
         if _NO_TEXT.search(data):
             raise
-        for encoding, name in (("gb18030", "GB18030"), ("cp1252", "Windows-1252")):
+        is_western = not _NOT_WESTERN.search(data)
+        western = (("cp1252", "Windows-1252"),) if is_western else ()
+        for encoding, name in (("gb18030", "GB18030"), *western):
             try:
                 text = data.decode(encoding)
             except UnicodeDecodeError:

@@ -28,7 +28,7 @@ from musicgen_lora.generation.outlets import Live
 from musicgen_lora.generation.player import ClipTexts, Length, Player
 from musicgen_lora.generation.recordings.continuation import HOLE_DB
 from musicgen_lora.generation.recordings.recording import Extending
-from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
+from musicgen_lora.generation.wanted import Wanted, read_as, take_s, unused_sentence, wanted_of
 from musicgen_lora.listening.pitch.key_names import normalise_key
 
 IsThere = Callable[[int, str], bool]
@@ -121,6 +121,7 @@ class Session:
         wanted = wanted_of(orders[0].settings)
         rows = [(place + number, order.settings) for number, order in enumerate(orders)]
         self._say_of_guidance(orders)
+        self._say(unused_sentence(orders[0].settings))
         if self._asked is None and wanted.is_plain:
             yield from self._play_clips(rows, wanted, is_there)
             return

@@ -176,6 +176,19 @@ def read_as(prompt: str, wanted: Wanted) -> str:
     return with_tempo_and_key(english_of(prompt), wanted.bpm, wanted.key)
 
 
+def unused_sentence(settings: GenerateSettings) -> str:
+    """Says which given length the clip doesn't have; empty if none was given, as far as one can
+    tell from its value."""
+    if settings.duration == GenerateSettings.duration:
+        return ""
+    said = f"--duration {settings.duration:g} has no effect: "
+    if settings.bars is not None:
+        return f"{said}a loop is as long as its --bars."
+    if settings.regenerate is not None:
+        return f"{said}with --regenerate, the recording keeps its length."
+    return ""
+
+
 def take_s(wanted: Wanted, duration_s: float, window_s: float) -> float:
     """Seconds of a take: those of the clip, or enough to cut its loop from."""
     request = wanted.request(1)

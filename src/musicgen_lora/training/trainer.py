@@ -20,6 +20,7 @@ from musicgen_lora.console import working
 from musicgen_lora.dataset.batches import epoch_order, grouped_order
 from musicgen_lora.errors import RunError
 from musicgen_lora.model.base_model import BaseModel
+from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.allocator import return_freed_memory
 from musicgen_lora.runtime.precision import DTYPES
@@ -94,6 +95,13 @@ class Trainer:
         """
         settings, state = self.settings, self.state
         frame_rate = self.model.shape.frame_rate
+        if settings.max_steps is not None and settings.max_steps > self.n_steps:
+            self.log.say(
+                f"--max_steps {settings.max_steps} is never reached: --num_epochs "
+                f"{settings.num_epochs} makes {count(self.n_steps, 'step')} of these clips. For "
+                "more, raise --num_epochs.",
+                warns=True,
+            )
         steps = StepLog(self.log, begun=state.step, n_steps=self.n_steps, frame_rate=frame_rate)
         if state.step == 0:
             with self.weights.base_alone():
