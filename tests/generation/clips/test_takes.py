@@ -17,6 +17,7 @@ from musicgen_lora.generation.clips.takes import (
     take_seeds,
     takes_figures,
 )
+from musicgen_lora.listening.seam import measure_seam
 
 RATE = 32_000
 BEAT = make_beat(21, duration_s=10.0)
@@ -94,16 +95,20 @@ def test_damage_is_named_and_comes_last(fault, said: str) -> None:
     json.dumps(takes_figures([good, bad]), allow_nan=False)
 
 
-def test_a_loop_loses_its_dc_offset() -> None:
-    good = judge_loop(0, GOOD, REQUEST)
-    off = judge_loop(0, GOOD + np.float32(0.05), REQUEST)
-    assert good.faults == off.faults == ()
-    assert (good.figures["damage"]["dc_removed"], off.figures["damage"]["dc_removed"]) == (
-        False,
-        True,
-    )
-    assert abs(float(off.waveform.mean())) < 0.002
-    assert np.abs(off.waveform - good.waveform).max() < 0.005
+@pytest.mark.parametrize("n_bars", [1, 2])
+def test_a_loop_loses_its_dc_offset(n_bars: int) -> None:
+    request = LoopRequest(float(BEAT.bpm), n_bars, RATE)
+    # Asymmetric where it is loud and 0 where it is silent, as a decoder's bass is, and constant.
+    for off in (GOOD + 0.3 * np.abs(GOOD), GOOD + np.float32(0.05)):
+        good, loop = (judge_loop(0, take.astype(np.float32), request) for take in (GOOD, off))
+        assert loop.faults == ()
+        damage = good.figures["damage"], loop.figures["damage"]
+        assert [figures["dc_removed"] for figures in damage] == [False, True]
+        assert abs(float(loop.waveform.mean())) < 1e-5
+        seam = measure_seam(loop.waveform, RATE, n_bars)
+        assert seam.step_db == pytest.approx(loop.figures["seam"]["step_db"], abs=1.0)
+    heard = np.square(loop.waveform).sum() / np.square(good.waveform).sum()
+    assert heard == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_clip_that_obeys_the_tempo_is_kept() -> None:

@@ -7,6 +7,7 @@ sum of measures, each divided by what is just acceptable.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ from musicgen_lora.runtime.seeds import seed_of
 TEMPO_MOST = 0.02
 LEVEL_MOST_DB, SPECTRUM_MOST_DB, PHASE_MOST_DEG = 6.0, 12.0, 90.0
 SILENT_MOST, CLIPPED_MOST, DC_MOST = 0.25, 0.001, 0.01
+DC_HZ = (5.0, 15.0)
+"""A loop's DC filter passes nothing below the first and everything above the second."""
 
 Draw = Callable[[Sequence[int]], Sequence[np.ndarray]]
 """Plays a prompt with each of the seeds: waveforms `[C, N]`."""
@@ -115,13 +118,15 @@ def judge_clip(
 def judge_loop(seed: int, waveform: np.ndarray, request: LoopRequest) -> JudgedTake:
     """Cuts the loop out of a take `[C, N]` and judges it: tempo, drift, seam and damage.
 
-    The take's DC offset is removed, which can't click: a loop has neither a beginning nor an end.
+    A DC offset is removed, which can't click: a loop has neither a beginning nor an end.
     """
     sound, faults, penalty, figures = _damage(waveform, request.sample_rate)
-    is_off = figures["damage"]["dc_offset"] > DC_MOST
-    figures["damage"]["dc_removed"] = is_off
-    loop = cut_loop(sound - sound.mean(axis=1, keepdims=True) if is_off else sound, request)
+    loop = cut_loop(sound, request)
     seam = loop.seam
+    is_off = _offset(loop.waveform) > DC_MOST
+    figures["damage"]["dc_removed"] = is_off
+    if is_off:
+        loop = dataclasses.replace(loop, waveform=_without_dc(loop.waveform, request.sample_rate))
     figures["tempo"] = _tempo_figures(request.bpm, loop.take) | {
         "speed": round(loop.speed, 5),
         "straightened_ms": round(1000.0 * loop.straightened_s, 1),
@@ -164,6 +169,19 @@ def _tempo_penalty(bpm: float, kept: KeptTempo) -> float:
     return abs(kept.bpm / bpm - 1.0) / TEMPO_MOST
 
 
+def _offset(sound: np.ndarray) -> float:
+    return float(np.abs(sound.mean(axis=1)).max(initial=0.0))
+
+
+def _without_dc(loop: np.ndarray, sample_rate: int) -> np.ndarray:
+    """A loop `[C, N]` without what nobody hears below 5 Hz. Filtered as the period that it is, so
+    that its end still leads into its beginning; its mean alone would shift silence, too."""
+    hertz = np.fft.rfftfreq(loop.shape[1], 1.0 / sample_rate)
+    rise = np.clip((hertz - DC_HZ[0]) / (DC_HZ[1] - DC_HZ[0]), 0.0, 1.0)
+    gain = 0.5 - 0.5 * np.cos(np.pi * rise)
+    return np.fft.irfft(np.fft.rfft(loop) * gain, loop.shape[1]).astype(np.float32)
+
+
 def _damage(
     waveform: np.ndarray, sample_rate: int
 ) -> tuple[np.ndarray, list[str], float, dict[str, Any]]:
@@ -176,7 +194,7 @@ def _damage(
     silent_s = sum(stop - start for start, stop in find_silences(sound, sample_rate))
     silent = min(1.0, silent_s * sample_rate / max(1, sound.shape[1]))
     clipped = n_clipped / max(1, sound.size)
-    offset = float(np.abs(sound.mean(axis=1)).max(initial=0.0))
+    offset = _offset(sound)
     faults = [f"has {n_bad} samples that are not finite"] if n_bad else []
     if silent > SILENT_MOST:
         faults.append(f"is silent for {100.0 * silent:.0f} % of its length")
