@@ -59,7 +59,8 @@ def check_given(settings: Any) -> None:
         check_is_apart(names["output_dir"], folder)
     if "strength" in names:
         check_strengths(names["lora_model_path"], names["strength"])
-    check_each_once(as_list(names.get("lora_model_path")))
+    else:
+        check_each_once(as_list(names.get("lora_model_path")))
     if "hub_base" in names:
         check_is_free(names["output_dir"])
         check_hub_base(names["model_path"], names["hub_base"])
@@ -163,17 +164,42 @@ def check_adapters(adapters: list[Path]) -> None:
     """Raises a UserError where a command that needs an adapter is given none."""
     if not adapters:
         raise UserError("--lora_model_path is empty; give at least one adapter.")
-    check_each_once(adapters)
 
 
 def check_each_once(adapters: list[Path]) -> None:
-    """Raises a UserError if one is given twice: it would count twice."""
+    """Raises a UserError if one is given twice."""
+    for folder in _repeated(adapters):
+        raise UserError(f"{folder}: is given twice in --lora_model_path; list each adapter once.")
+
+
+def _repeated(adapters: list[Path]) -> list[Path]:
     places = [os.path.realpath(folder) for folder in adapters]
-    for folder, place in zip(adapters, places, strict=True):
-        if places.count(place) > 1:
-            raise UserError(
-                f"{folder}: is given twice in --lora_model_path; list each adapter once."
-            )
+    return [folder for n, folder in enumerate(adapters) if places[n] in places[:n]]
+
+
+def added_strengths(adapters: list[Path], strengths: list[float]) -> list[tuple[Path, float]]:
+    """Each adapter once, with its strength: 1 by default, the sum where it is given repeatedly, so
+    that two halves of an adapter are the adapter.
+
+    Raises:
+        UserError: a sum is out of range.
+    """
+    sums: dict[str, tuple[Path, float]] = {}
+    for folder, strength in zip(adapters, strengths or [1.0] * len(adapters), strict=True):
+        first, before = sums.get(os.path.realpath(folder), (folder, 0.0))
+        check_strength(before + strength)
+        sums[os.path.realpath(folder)] = first, before + strength
+    return list(sums.values())
+
+
+def added_sentence(adapters: list[Path], strengths: list[float]) -> str:
+    """Says which adapters are given repeatedly, and their strengths; empty if none is."""
+    repeated = {os.path.realpath(folder) for folder in _repeated(adapters)}
+    return " ".join(
+        f"{folder}: is given more than once; its strengths add up to {strength:g}."
+        for folder, strength in added_strengths(adapters, strengths)
+        if os.path.realpath(folder) in repeated
+    )
 
 
 def check_adapter_folder(folder: Path) -> None:
@@ -189,15 +215,15 @@ def check_adapter_folder(folder: Path) -> None:
 
 
 def check_strengths(adapters: list[Path], strengths: list[float]) -> None:
-    """Raises a UserError if there are strengths, but not one for each adapter, or if an adapter is
-    given twice."""
+    """Raises a UserError if there are strengths, but not one for each adapter, or if those of one
+    adapter add up to more than 2."""
     if strengths and len(strengths) != len(adapters):
         raise UserError(
             f"--strength has {count(len(strengths), 'value')} for "
             f"{count(len(adapters), 'adapter')}; give one for each --lora_model_path, in their "
             "order, or none."
         )
-    check_each_once(adapters)
+    added_strengths(adapters, strengths)
 
 
 def check_strength(strength: float) -> None:

@@ -57,8 +57,10 @@ def places(tmp_path: Path) -> dict[str, Path]:
         ("generate --prompts x --lora_model_path {mistyped}", "no such adapter folder"),
         ("generate --prompts x --lora_model_path {audio}", "no adapter_config.json in it"),
         ("generate --prompts x --lora_model_path {adapter} {mistyped}", "no such adapter folder"),
-        ("generate --prompts x --lora_model_path {adapter} {adapter}/../adapter", "is given twice"),
-        ("merge --lora_model_path {adapter} {adapter}/../adapter", "is given twice"),
+        (
+            "generate --prompts x --lora_model_path {adapter} {adapter}/../adapter --strength 2 1",
+            "strength = 3: must be from 0",
+        ),
         ("evaluate --lora_model_path {adapter} {adapter}/../adapter", "is given twice"),
         (
             "generate --prompts x --lora_model_path {adapter} {adapter} --strength 1",

@@ -75,6 +75,17 @@ def test_several_adapters_play_at_their_strengths_and_are_named(
             assert f"adapter: {name} {said['fingerprint']} x {said['strength']}" in file.comment
 
 
+def test_two_halves_of_an_adapter_are_the_adapter(
+    tiny_model_dir: Path, pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = {"lora_model_path": [pair[0], pair[0] / ".." / pair[0].name], "strength": [0.5, 0.5]}
+    (whole,) = play(tiny_model_dir, tmp_path, lora_model_path=pair[0], prompts=["808"])
+    (halves,) = play(tiny_model_dir, tmp_path, **twice, prompts=["808"])
+    assert halves == whole
+    said = capsys.readouterr().out
+    assert f"{pair[0]}: is given more than once; its strengths add up to 1." in said
+
+
 def test_an_adapter_that_changes_nothing_is_told(
     tiny_model_dir: Path, pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

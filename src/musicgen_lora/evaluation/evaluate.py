@@ -68,7 +68,12 @@ from musicgen_lora.fonts import missing_font
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.generation.decoding.precision import choose_precision
-from musicgen_lora.given import ADAPTER_WEIGHTS, check_adapters, check_prompts
+from musicgen_lora.given import (
+    ADAPTER_WEIGHTS,
+    check_adapters,
+    check_each_once,
+    check_prompts,
+)
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.runtime.locks import locked
@@ -98,6 +103,7 @@ def evaluate_adapter(
     console = plain_console()
     settings = with_local_data(settings, console)
     check_adapters(settings.lora_model_path)
+    check_each_once(settings.lora_model_path)
     # Read once: whatever happens to the folders meanwhile, the report describes these files.
     adapters = [read_variant(folder) for folder in settings.lora_model_path]
     variants = list_variants(adapters, settings.strengths)

@@ -13,7 +13,7 @@ from torch import Tensor
 from musicgen_lora import EMBEDDED_NAME, __version__
 from musicgen_lora.config import ExportSettings, MergeSettings
 from musicgen_lora.export.base_name import check_base_name
-from musicgen_lora.given import local_model
+from musicgen_lora.given import added_sentence, added_strengths, local_model
 from musicgen_lora.model.base.folder import base_folder
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import read_adapter
@@ -87,10 +87,12 @@ def read_source(settings: MergeSettings | ExportSettings, console: Console) -> S
         UserError: a folder is not usable, or the base contradicts `hub_base`.
     """
     # Damaged adapters are refused before a base of gigabytes is read.
-    files = [read_adapter(folder) for folder in settings.lora_model_path]
+    given = settings.lora_model_path, settings.strength
+    pairs = [(read_adapter(folder), strength) for folder, strength in added_strengths(*given)]
     model = BaseModel.load(settings.model_path)
-    pairs = zip(files, settings.strength or [1.0] * len(files), strict=True)
     mixture = Mixture(model, [read_part(model, file, strength) for file, strength in pairs])
+    if line := added_sentence(*given):
+        console.print(line)
     for part in mixture.parts:
         if line := idle_sentence(model, part):
             console.print(line, style="yellow")

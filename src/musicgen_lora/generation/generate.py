@@ -31,6 +31,7 @@ from musicgen_lora.generation.outlets import open_live
 from musicgen_lora.generation.recordings.extension import quieter_sentence
 from musicgen_lora.generation.session import Session
 from musicgen_lora.generation.wanted import check_request
+from musicgen_lora.given import added_sentence, added_strengths
 from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.plural import count
 from musicgen_lora.runtime.locks import locked
@@ -60,12 +61,14 @@ def _generate(settings: GenerateSettings) -> list[Path]:
     check_request(settings)
     console = plain_console()
     # Damaged adapters, and those without captions, are refused before a base of gigabytes is read.
-    adapters = [read_adapter(path) for path in settings.lora_model_path]
+    pairs = added_strengths(settings.lora_model_path, settings.strength)
+    adapters = [read_adapter(path) for path, _ in pairs]
     if settings.from_captions:
         check_captions(adapters)
+    if line := added_sentence(settings.lora_model_path, settings.strength):
+        console.print(line)
     model = MusicGen.load(settings.base_model_path, precision=settings.precision)
-    strengths = settings.strength or [1.0] * len(adapters)
-    for files, strength in zip(adapters, strengths, strict=True):
+    for files, (_, strength) in zip(adapters, pairs, strict=True):
         model.add_adapter(files, strength)
     session = model.session(settings)
     # Remove what a killed run left; files are only made while the folder is locked.
