@@ -19,7 +19,7 @@ def test_pairs_of_settings_that_say_two_engines_are_refused() -> None:
     with pytest.raises(UserError, match="leave them out with --ray"):
         GenerateSettings(ray="local", prompts=["808"], play=True)
     for wrong in ("http://x", "ray://head:10001", "head", ""):
-        with pytest.raises(ValueError, match="ray"):
+        with pytest.raises(UserError, match="^ray = "):
             TokeniseSettings(ray=wrong)
 
 

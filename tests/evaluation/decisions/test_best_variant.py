@@ -135,7 +135,7 @@ def test_all_are_measured_on_what_none_was_trained_on() -> None:
     assert [clip.source for clip in both.clips] == ["b"]
     assert [clip.source for clip in both.trained] == ["d"]
     assert "Measured on the 1 clip that all training runs held out." in both.origin
-    assert common_held_out([one, one], ["one", "one"]) is one
+    assert common_held_out([one, one], ["one", "one"]) == one
     none = common_held_out([one, HeldOut(clips("c"), data)], ["one", "other"])
     assert (list(none.clips), none.data_dir) == ([], None)
     assert "no clip was held out from all training runs" in none.why_none
