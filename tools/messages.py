@@ -118,7 +118,6 @@ OF_LIBRARIES = (
     "Input should be a valid tuple",
     "Input should be {0}",
     "Input is not a valid path for <class 'pathlib.Path'>",
-    "Value error, {0}",
     *flags.TYROS_WORDS,
     "Format not recognised",
     "Error in WAV file. No 'data' chunk marker",

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora.config.kinds import STRICT
 
 _HOST_AND_PORT = r"[\w.-]+:\d{1,5}|\[[\da-fA-F:]+\]:\d{1,5}"
-RayAddress = Annotated[str, Field(pattern=rf"^(local|auto|{_HOST_AND_PORT})$")]
+
+
+def _known_address(address: str) -> str:
+    if not re.fullmatch(rf"local|auto|{_HOST_AND_PORT}", address):
+        raise ValueError("no such cluster; give local, auto or HOST:PORT, such as head:6379")
+    return address
+
+
+RayAddress = Annotated[str, AfterValidator(_known_address)]
 
 
 @dataclass(config=STRICT)

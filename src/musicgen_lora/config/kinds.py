@@ -23,7 +23,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=10_000)
 def _not_tiny(temperature: float) -> float:
     """Refuse temperatures so small that the logits divided by them overflow."""
     if 0.0 < temperature < 0.001:
-        raise ValueError("should be 0 (greedy) or at least 0.001")
+        raise ValueError("is too small; give 0 (greedy) or at least 0.001")
     return temperature
 
 
@@ -71,7 +71,7 @@ SoundFormat = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]
 
 def explained(error: ValidationError) -> str:
     """Return what pydantic found, in one line."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = error.errors(include_url=False)[0]
     # The value shown says which item of a list it is; its index is left out.
     name = ".".join(part[:60] for part in first["loc"] if isinstance(part, str))
     given = first.get("input")
@@ -81,7 +81,9 @@ def explained(error: ValidationError) -> str:
         return f"{name} = {shown}: must be text; put it in quotes."
     if first["type"] == "list_type" and isinstance(given, str):
         return f"{name} = {shown}: must be a list; put it in brackets."
-    return f"{name} = {shown}: {first['msg'][:200]}."
+    # What our own validators raise.
+    said = first.get("ctx", {}).get("error", first["msg"][:200])
+    return f"{name} = {shown}: {said}."
 
 
 def settings_of_command(made: type[T]) -> type[T]:
