@@ -11,6 +11,7 @@ import pytest
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.generation.clips.loop import LoopRequest
 from musicgen_lora.generation.clips.takes import (
+    JudgedTake,
     draw_takes,
     judge_clip,
     judge_loop,
@@ -109,6 +110,13 @@ def test_a_loop_loses_its_dc_offset(n_bars: int) -> None:
         assert seam.step_db == pytest.approx(loop.figures["seam"]["step_db"], abs=1.0)
     heard = np.square(loop.waveform).sum() / np.square(good.waveform).sum()
     assert heard == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_take_with_two_faults_comes_after_one_with_one() -> None:
+    one, two = (
+        JudgedTake(0, GOOD, ("a", "b")[:n], penalty, {}) for n, penalty in ((1, 9.0), (2, 1.0))
+    )
+    assert min(two, one, key=lambda take: take.rank) is one
 
 
 def test_a_clip_that_obeys_the_tempo_is_kept() -> None:

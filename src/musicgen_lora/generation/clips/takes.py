@@ -1,8 +1,8 @@
 """Draws several takes of a prompt and ranks them by measurements.
 
 A model plays a prompt differently with each seed, and some takes are off the tempo, damaged or
-silent. Takes without a fault come before those with one; among equals the smaller penalty wins, a
-sum of measures, each divided by what is just acceptable.
+silent. Takes with fewer faults come first; among equals the smaller penalty wins, a sum of
+measures, each divided by what is just acceptable.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class JudgedTake:
     loop: Loop | None = None
 
     @property
-    def rank(self) -> tuple[bool, float]:
+    def rank(self) -> tuple[int, float]:
         """Smaller is better."""
-        return bool(self.faults), self.penalty
+        return len(self.faults), self.penalty
 
 
 Judge = Callable[[int, np.ndarray], JudgedTake]
