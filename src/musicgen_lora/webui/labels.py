@@ -24,7 +24,7 @@ LABELS: dict[str, dict[str, str]] = {
         "bpm": "Tempo (BPM)",
         "bars": "Loop length in bars",
         "key": "Key",
-        "best_of": "Takes (the best is kept)",
+        "best_of": "Best of N takes",
         "seed": "Seed",
         "continue_from": "Generated clip",
         "regenerate": "Generated clip",

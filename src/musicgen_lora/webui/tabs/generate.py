@@ -193,7 +193,7 @@ def _build_asked(page: Page) -> list[Any]:
         best_of = gr.Dropdown(
             [str(n) for n in TAKES],
             value="1",
-            label=say("Takes (the best is kept)"),
+            label=say("Best of N takes"),
             min_width=90,
             elem_id="best-of",
         )
