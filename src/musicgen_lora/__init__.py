@@ -7,7 +7,6 @@ nothing.
 
 from __future__ import annotations
 
-import gc
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -88,15 +87,10 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    collects = gc.isenabled()
-    # Nearly all objects that libraries make stay; collecting garbage among them is a sixth of the
-    # time. Unlike a command's they aren't frozen: a notebook may have garbage of its own.
-    gc.disable()
-    try:
+    from musicgen_lora.runtime.garbage import no_garbage
+
+    with no_garbage(freezes=False):
         found = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    finally:
-        if collects:
-            gc.enable()
     globals()[name] = found
     return found
 

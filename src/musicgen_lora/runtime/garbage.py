@@ -8,14 +8,21 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def no_garbage() -> Iterator[None]:
+def no_garbage(*, freezes: bool = True) -> Iterator[None]:
     """A context for loading libraries. Collecting garbage among their objects, then and later,
     would take a quarter of the time until a training's first step, and most of a process's time to
-    exit."""
+    exit.
+
+    Args:
+        freezes: whether what is there at the end is never collected; not for a process that is
+            somebody else's, who may have garbage of their own.
+    """
+    collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if not gc.get_freeze_count():
+        if freezes and not gc.get_freeze_count():
             gc.freeze()
-        gc.enable()
+        if collects:
+            gc.enable()
