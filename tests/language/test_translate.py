@@ -122,6 +122,18 @@ def test_a_message_without_values_is_said() -> None:
         ("loops/a: b (2).wav: is not a regular file.", "loops/a: b (2).wav：不是普通文件。"),
         ("a.wav (the same bytes as b.wav)", "a.wav（与 b.wav 完全相同）"),
         ("rank = -1: Input should be greater than 0.", "rank = -1：应当大于 0。"),
+        (
+            "hub_base = 'x': not a Hub name; give OWNER/NAME, such as facebook/musicgen-small.",
+            "hub_base = 'x'：不是 Hub 上的名称；请给“所有者/名称”，例如 facebook/musicgen-small。",
+        ),
+        (
+            "temperature = 0.0001: is too small; give 0 (greedy) or at least 0.001.",
+            "temperature = 0.0001：太小了；请给 0（即贪心），或至少 0.001。",
+        ),
+        (
+            "ray = 'x': no such cluster; give local, auto or HOST:PORT, such as head:6379.",
+            "ray = 'x'：没有这样的集群；请给 local、auto 或 HOST:PORT，例如 head:6379。",
+        ),
         ("a.wav, b.wav and 3 more, in the report", ...),
         ("Advice: Lower --loudness.", "建议：请调低 --loudness。"),
         ("metadata.csv, line 12: 速度 '一百四'", "metadata.csv，第 12 行：速度 '一百四'"),

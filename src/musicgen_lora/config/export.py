@@ -19,7 +19,7 @@ def _hub_name(name: str) -> str:
     part = r"\w([\w.-]{0,94}\w)?"
     is_one = re.fullmatch(f"{part}/{part}", name, re.ASCII)
     if name and (not is_one or re.search(r"--|\.\.|\.git$", name)):
-        raise ValueError("should be OWNER/NAME as on the Hub, such as facebook/musicgen-small")
+        raise ValueError("not a Hub name; give OWNER/NAME, such as facebook/musicgen-small")
     return name
 
 

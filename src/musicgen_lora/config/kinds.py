@@ -82,8 +82,8 @@ def explained(error: ValidationError) -> str:
     if first["type"] == "list_type" and isinstance(given, str):
         return f"{name} = {shown}: must be a list; put it in brackets."
     # What our own validators raise.
-    said = first.get("ctx", {}).get("error", first["msg"][:200])
-    return f"{name} = {shown}: {said}."
+    said = first.get("ctx", {}).get("error", first["msg"])
+    return f"{name} = {shown}: {str(said)[:200]}."
 
 
 def settings_of_command(made: type[T]) -> type[T]:
