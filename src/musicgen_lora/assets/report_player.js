@@ -179,9 +179,10 @@
 
     choose(side) {
       this.side = side;
+      // Read once: the clock goes on between two readings, and one side would fade before the other.
+      const now = audioContext().currentTime;
       for (const [name, gain] of Object.entries(this.gains)) {
-        gain.gain.setTargetAtTime(
-          name === side ? this.level(name) : 0, audioContext().currentTime, FADE_S);
+        gain.gain.setTargetAtTime(name === side ? this.level(name) : 0, now, FADE_S);
       }
       // The side was added while the others play.
       if (this.playing && !this.gains[side]) {
