@@ -41,6 +41,7 @@ import torch
 from training_speed import CAPTIONS, make_model
 from transformers import AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
+from musicgen_lora.dataset.batches import Window
 from musicgen_lora.evaluation.losses.forgetting import BUNDLED, other_style_windows
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import (
@@ -144,7 +145,7 @@ def read_bytes(decoder: Decoder, n_clips: int, n_positions: int) -> float:
         and "encoder_attn.v_proj" not in name
     )
     cache = 2 * n_clips * len(stack.layers) * 2 * n_positions * decoder.width
-    return weights * BYTES[decoder.precision] + 4.0 * cache
+    return weights * BYTES[decoder.precision] + float(decoder.cache_dtype.itemsize * cache)
 
 
 def speed(model: Any, name: str, batches: list[int], n_steps: int) -> Iterator[Row]:
@@ -238,7 +239,7 @@ def loss(model: Any) -> Iterator[Row]:
     """Mean cross-entropy on the bundled clips of other styles, each step given the recorded ones
     before it, by the decoder itself in each precision."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
-    windows = other_style_windows(BaseModel(model), BUNDLED, 10.0)
+    windows, _ = other_style_windows(BaseModel(model), BUNDLED, 10.0)
     first: float | None = None
     for precision in PRECISIONS:
         decoder = Decoder(BaseModel(model), precision)
@@ -254,7 +255,7 @@ def loss(model: Any) -> Iterator[Row]:
         }
 
 
-def _loss_of(decoder: Decoder, text: TextStates, window: Any) -> float:
+def _loss_of(decoder: Decoder, text: TextStates, window: Window) -> float:
     codes = torch.from_numpy(window.codes.T.astype("int64"))[None]
     shape, n_frames = decoder.shape, codes.shape[-1]
     delayed = shape.delays.delay(codes, shape.special, n_frames + 1)

@@ -12,7 +12,7 @@ from adapters import add_lora
 from peft import LoraConfig, get_peft_model
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.decoding import caches, decode, window
+from musicgen_lora.generation.decoding import caches, decode, decoder, window
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.merged import merged_weight
@@ -288,7 +288,7 @@ def logits_of_each(model, texts, batches, monkeypatch, melodies=None, **named):
 
         monkeypatch.setattr(window, "sample", recording)
         generate_codes(
-            BaseModel(model),
+            model if isinstance(model, Decoder) else BaseModel(model),
             Request(
                 Conditions(texts.rows(rows), None if melodies is None else melodies[rows]),
                 n_frames=6,
@@ -326,6 +326,25 @@ def test_no_bit_of_a_clip_depends_on_its_batch(
             assert torch.equal(alone[row], other[row]), row
     # What is compared is not all the same.
     assert not torch.equal(alone[0], alone[3])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_nor_with_a_cache_in_bf16(precision, tiny_model_dir, monkeypatch):
+    if not caches.rows_are_independent(2, 16, torch.bfloat16):
+        pytest.skip("this processor's bf16 attention mixes rows, so the cache stays in fp32")
+    monkeypatch.setattr(decoder, "half_where_faster", lambda n_heads, width: torch.bfloat16)
+    model = load_base(tiny_model_dir)
+    playing = Decoder(BaseModel(model), precision)
+    assert playing.cache_dtype == torch.bfloat16
+    texts = TextStates(model, load_tokenizer(tiny_model_dir)).batch([*PROMPTS, "dark"])
+    every = len(texts.mask)
+    alone, together = (
+        logits_of_each(playing, texts, batches, monkeypatch)
+        for batches in ([[row] for row in range(every)], [list(range(every))])
+    )
+    assert all(torch.equal(alone[row], together[row]) for row in range(every))
+    # Of what is played in fp32 no bit is in bf16.
+    assert Decoder(BaseModel(model)).cache_dtype == torch.float32
 
 
 def test_nor_does_a_melody_models(tiny_melody_dir, monkeypatch):

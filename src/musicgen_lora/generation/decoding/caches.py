@@ -16,8 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from musicgen_lora.generation.decoding.choices import fastest, kept_choice
 from musicgen_lora.generation.decoding.places import Places
 
+TIMED_LAYERS, TIMED_POSITIONS = 5, 500
+"""Of the attention that is timed: ten seconds."""
 TRIED = (1, 3, 45, 256, 700, 1500)
 """Numbers of positions at which rows in a batch are compared with each row alone."""
 
@@ -45,17 +48,30 @@ class Attention:
         own.select(3, self.at).copy_(qkv.narrow(1, 1, 2).transpose(0, 1))
         keys, values = own.narrow(3, 0, self.at + 1).unbind(0)
         query = qkv.select(1, 0).unsqueeze(2)
-        return functional.scaled_dot_product_attention(query, keys, values).flatten(1)
+        return attention(query, keys, values).flatten(1)
+
+
+def attention(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attention in the precision of keys and values; the result is in the query's."""
+    found = functional.scaled_dot_product_attention(
+        query.to(keys.dtype), keys, values, attn_mask=mask
+    )
+    return found.to(query.dtype)
 
 
 @functools.cache
 @torch.inference_mode()
-def rows_are_independent(n_heads: int, width: int) -> bool:
+def rows_are_independent(n_heads: int, width: int, dtype: torch.dtype) -> bool:
     """Whether rows are bit-identical alone and in a batch, on this processor."""
     drawn = torch.Generator().manual_seed(0)
     n_rows = 5
     for n in TRIED:
-        own = torch.randn(1, 2, n_rows, n_heads, n, width, generator=drawn)
+        own = torch.randn(1, 2, n_rows, n_heads, n, width, generator=drawn).to(dtype)
         qkv = torch.randn(n_rows, 3, n_heads, width, generator=drawn)
         together = Attention(own.clone(), n - 1).attend(0, qkv)
         for begin, end in ((0, 1), (1, 3), (3, 5), (4, 5)):
@@ -63,6 +79,35 @@ def rows_are_independent(n_heads: int, width: int) -> bool:
             if not torch.equal(alone, together[begin:end]):
                 return False
     return True
+
+
+def half_where_faster(n_heads: int, width: int) -> torch.dtype:
+    """The precision of a CPU's cache beside weights in less than fp32: bf16 where attention is
+    clearly faster in it, as timed once, and fp32 elsewhere.
+
+    A step reads all of its cache: past ten seconds of eight clips that is more than the weights.
+    """
+    options = {"float32": torch.float32}
+    if rows_are_independent(n_heads, width, torch.bfloat16):
+        options["bfloat16"] = torch.bfloat16
+    what = f"cache for {n_heads} heads of {width}"
+    return options[kept_choice(what, list(options), lambda: _fastest(n_heads, width, options))]
+
+
+@torch.inference_mode()
+def _fastest(n_heads: int, width: int, options: dict[str, torch.dtype]) -> str:
+    """The option in which four guided clips attend to the last and the first half second of ten."""
+    shape = (TIMED_LAYERS, 2, 8, n_heads, TIMED_POSITIONS, width)
+    qkv = torch.randn(8, 3, n_heads, width, generator=torch.Generator().manual_seed(0))
+    caches = {name: torch.zeros(shape, dtype=dtype) for name, dtype in options.items()}
+
+    def run(name: str) -> None:
+        for at in (TIMED_POSITIONS // 20, TIMED_POSITIONS - 1):
+            attention = Attention(caches[name], at)
+            for layer in range(TIMED_LAYERS):
+                attention.attend(layer, qkv)
+
+    return fastest({name: functools.partial(run, name) for name in options})
 
 
 BUCKET = 256
@@ -114,7 +159,7 @@ class ClipCache:
         rows: of the batch.
         shape: layers, heads and head width.
         n_positions: of the longest clip.
-        like: a tensor with the dtype and device of the states.
+        like: a tensor with the dtype and device of the cache.
     """
 
     def __init__(
@@ -126,7 +171,7 @@ class ClipCache:
         self._all = torch.arange(begins[-1])
         self._own = like.new_empty(n_layers, 2, begins[-1], n_heads, n_positions, width)
         self._together: list[tuple[int, int, Attention]] = []
-        self._independent = functools.partial(rows_are_independent, n_heads, width)
+        self._independent = functools.partial(rows_are_independent, n_heads, width, like.dtype)
         self._texts: list[dict[int, Text]] = [{} for _ in range(n_layers)]
         self._texts_together: list[list[tuple[Places, Text]]] = []
         self.lengths = [0] * len(self._spans)
@@ -138,7 +183,8 @@ class ClipCache:
 
     def add_text(self, layer: int, row: int, text: Text) -> None:
         """Stores the text of a row; rows come in order."""
-        self._texts[layer][row] = text
+        keys, values = text
+        self._texts[layer][row] = (keys.to(self._own.dtype), values.to(self._own.dtype))
 
     def text_of(self, layer: int, row: int) -> Text | None:
         """The text of a row; None if it has none."""
@@ -192,10 +238,10 @@ class ClipCache:
         Returns `[R', heads * width]`."""
         together, query = self._texts_together[layer], query.unsqueeze(2)
         if len(together) == 1:
-            return functional.scaled_dot_product_attention(query, *together[0][1]).flatten(1)
+            return attention(query, *together[0][1]).flatten(1)
         found = torch.zeros_like(query)
         for rows, text in together:
-            rows.add(found, functional.scaled_dot_product_attention(rows.of(query), *text))
+            rows.add(found, attention(rows.of(query), *text))
         return found.flatten(1)
 
 
@@ -237,20 +283,15 @@ class BatchCache(ClipCache):
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         own = self._own[layer]
-        own[:, self._all, :, self._positions] = qkv[:, 1:]
+        own[:, self._all, :, self._positions] = qkv[:, 1:].to(own.dtype)
         keys, values = own[:, :, :, : self.bucket].unbind(0)
         mask = self._numbers[: self.bucket] <= self._positions[:, None]
         query = qkv[:, 0].unsqueeze(2)
-        found = functional.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask[:, None, None]
-        )
-        return found.flatten(1)
+        return attention(query, keys, values, mask[:, None, None]).flatten(1)
 
     def attend_to_text(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         (keys, values), mask = self._padded[layer]
-        return functional.scaled_dot_product_attention(
-            query[:, :, None], keys, values, attn_mask=mask
-        ).flatten(1)
+        return attention(query[:, :, None], keys, values, mask).flatten(1)
 
 
 def _of_one_length(texts: dict[int, Text], device: torch.device) -> list[tuple[Places, Text]]:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from transformers.activations import ACT2FN
 
 from musicgen_lora.generation.decoding import products
-from musicgen_lora.generation.decoding.caches import ClipCache
+from musicgen_lora.generation.decoding.caches import ClipCache, attention, half_where_faster
 from musicgen_lora.generation.decoding.merged import merged_table, merged_weight, norm_weights
 from musicgen_lora.generation.decoding.places import Places
 from musicgen_lora.generation.decoding.products import Product
@@ -127,7 +127,8 @@ class Decoder:
         base: in eval mode; it isn't changed, and its projections of the conditions are used.
         precision: of the weights, one of `PRECISIONS`, whatever the model's own is: an adapter is
             merged in float32 and both are rounded once, as a base that is rounded already would
-            swallow it. On a CPU states and sums stay in float32; other devices have no int8.
+            swallow it. On a CPU states and sums stay in float32, and the KV cache of less than
+            fp32 is in bf16 where that is faster; other devices have no int8.
         mixture: adapters on this model, merged block by block, so that they never need the memory
             of a second model; None plays the model alone.
     """
@@ -145,6 +146,7 @@ class Decoder:
         self.dtype = torch.float32 if self.on_cpu else DTYPES[precision]
         self.n_heads = config.num_attention_heads
         self.width = config.hidden_size
+        self.cache_dtype = self.dtype
         self._activation: Any = ACT2FN[config.activation_function]
         self._melody = base.is_melody
         self._projections = [m for name, m in model.named_children() if name.endswith("_proj")]
@@ -158,6 +160,8 @@ class Decoder:
         self._positions = torch.empty(0, self.width, dtype=self.dtype, device=self.device)
         # Forms of products are chosen for the number of threads that will multiply.
         with threads_for(base), torch.inference_mode():
+            if self.on_cpu and precision != "fp32":
+                self.cache_dtype = half_where_faster(self.n_heads, self.width // self.n_heads)
             self._layers = []
             for block in stack.layers:
                 with self._mixture.on([block]):
@@ -263,7 +267,7 @@ class Decoder:
             if text is not None and layer.text is not None:
                 own = heard[place]
                 query = layer.text.q(layer.text.norm(own)).unflatten(-1, (self.n_heads, -1))
-                found = functional.scaled_dot_product_attention(query.transpose(1, 2), *text)
+                found = attention(query.transpose(1, 2), *text)
                 heard[place] = own + layer.text.out(found.transpose(1, 2).flatten(2))
         return torch.cat(heard)
 

@@ -48,8 +48,9 @@ class Playing:
         n_before = [prefix.states.shape[1] for prefix in prefixes]
         batched = not decoder.on_cpu if batched is None else batched
         decoder.positions(max(n_before) + n_steps)
+        like = prefixes[0].states.to(decoder.cache_dtype)
         self.cache = (BatchCache if batched else ClipCache)(
-            self.rows, decoder.cache_shape, max(n_before) + n_steps, prefixes[0].states
+            self.rows, decoder.cache_shape, max(n_before) + n_steps, like
         )
         for clip, prefix in enumerate(prefixes):
             texts = (prefix.text, prefix.negative)
