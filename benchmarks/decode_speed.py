@@ -7,10 +7,11 @@ settings, compared with the floor, in one run.
     python benchmarks/decode_speed.py --sections tiny --cpu_time      # beside other programs
 
 `tiny` is tiny-beats, `small` musicgen-small's shape with random weights, which don't affect times.
-Both sides play with guidance, top-k and a temperature of 1; they take turns, so that a slow minute
-of the machine hits both, and a figure is the median of all steps, with the fastest in brackets.
-With `--cpu_time` it is the thread's CPU time, which other programs don't lengthen except by their
-use of caches and memory bandwidth; for models that decode on one thread.
+Both sides play with guidance, top-k and a temperature of 1, transformers in a process of its own
+(`transformers_steps`). They take turns, so that a slow minute of the machine hits both, and a
+figure is the median of all steps; the fastest is `ms_least`. With `--cpu_time` it is the CPU time
+of the only thread, which other programs don't lengthen except by their use of caches and memory
+bandwidth.
 The floor is the bytes of the weights, and of the cache at that length, divided by the rate at which
 the same threads read memory here, measured in the same turns.
 
@@ -23,7 +24,7 @@ sound of a stream.
 from __future__ import annotations
 
 import argparse
-import itertools
+import functools
 import json
 import os
 import statistics
@@ -32,14 +33,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from musicgen_lora.runtime.allocator import huge_pages
 from musicgen_lora.runtime.threads import bounded_spinning, is_alone
 
 # Before torch loads, as the commands do it.
-os.environ.update(bounded_spinning(alone=is_alone()))
+os.environ.update(bounded_spinning(alone=is_alone()) | huge_pages())
 
 import torch
 from training_speed import CAPTIONS, make_model
-from transformers import AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from transformers import AutoTokenizer
+from transformers_steps import Transformers, intervals
 
 from musicgen_lora.dataset.batches import Window
 from musicgen_lora.evaluation.losses.forgetting import BUNDLED, other_style_windows
@@ -63,17 +66,6 @@ SHORT, LONG = 50, 1_500
 N_TURNS = 3
 
 
-class _Clock(LogitsProcessor):
-    """Records when transformers has its logits, once per step."""
-
-    def __init__(self) -> None:
-        self.marks: list[float] = []
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        self.marks.append(_clock())
-        return scores
-
-
 def use_cpu_time() -> None:
     """Measures steps in the thread's CPU time."""
     torch.set_num_threads(1)
@@ -82,12 +74,6 @@ def use_cpu_time() -> None:
 
 
 _clock: Callable[[], float] = time.perf_counter
-
-
-def intervals(marks: list[float]) -> list[float]:
-    """Milliseconds between marks, without the first few, which fetch memory."""
-    steps = [1e3 * (after - before) for before, after in itertools.pairwise(marks)]
-    return steps[len(steps) // 4 :]
 
 
 def our_steps(decoder: Decoder, texts: EncodedText, n: int) -> list[float]:
@@ -99,22 +85,6 @@ def our_steps(decoder: Decoder, texts: EncodedText, n: int) -> list[float]:
         on_step=lambda done, total: marks.append(_clock()),
     )
     return intervals(marks)
-
-
-def their_steps(model: Any, n_clips: int, n: int) -> list[float]:
-    """Milliseconds of n of transformers' steps."""
-    tokens = AutoTokenizer.from_pretrained(EMBEDDED)([CAPTIONS[0]] * n_clips, return_tensors="pt")
-    clock = _Clock()
-    with threads_for(BaseModel(model)):
-        model.generate(
-            **tokens,
-            do_sample=True,
-            guidance_scale=3.0,
-            top_k=250,
-            max_new_tokens=n,
-            logits_processor=LogitsProcessorList([clock]),
-        )
-    return intervals(clock.marks)
 
 
 class Memory:
@@ -148,7 +118,9 @@ def read_bytes(decoder: Decoder, n_clips: int, n_positions: int) -> float:
     return weights * BYTES[decoder.precision] + float(decoder.cache_dtype.itemsize * cache)
 
 
-def speed(model: Any, name: str, batches: list[int], n_steps: int) -> Iterator[Row]:
+def speed(
+    model: Any, name: str, batches: list[int], n_steps: int, theirs: Transformers
+) -> Iterator[Row]:
     """Steps of transformers in fp32 and of ours in each precision, in turns."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     decoders = {precision: Decoder(BaseModel(model), precision) for precision in PRECISIONS}
@@ -157,7 +129,7 @@ def speed(model: Any, name: str, batches: list[int], n_steps: int) -> Iterator[R
     for n_clips in batches:
         texts = text.batch([CAPTIONS[0]] * n_clips)
         sides: dict[str, Callable[[], list[float]]] = {
-            "transformers": lambda n=n_clips: their_steps(model, n, n_steps)
+            "transformers": lambda n=n_clips: theirs.steps(n, n_steps)
         }
         for precision, decoder in decoders.items():
             sides[precision] = lambda d=decoder, t=texts: our_steps(d, t, n_steps)
@@ -169,12 +141,12 @@ def speed(model: Any, name: str, batches: list[int], n_steps: int) -> Iterator[R
             with threads_for(BaseModel(model)):
                 rates.append(memory.gb_s())
         rate = statistics.median(rates)
-        theirs = times["transformers"]
-        alone = statistics.median(theirs) if alone is None else alone
+        peer = times["transformers"]
+        alone = statistics.median(peer) if alone is None else alone
         for side, found in times.items():
             row: Row = {"model": name, "prompts": n_clips, "side": side} | spread(found)
-            row["times_transformers"] = statistics.median(theirs) / row["ms"]
-            row["times_quickest"] = min(theirs) / row["ms_least"]
+            row["times_transformers"] = statistics.median(peer) / row["ms"]
+            row["times_quickest"] = min(peer) / row["ms_least"]
             if n_clips > 1:
                 row["times_one_by_one"] = n_clips * alone / row["ms"]
             if side in decoders:
@@ -182,6 +154,7 @@ def speed(model: Any, name: str, batches: list[int], n_steps: int) -> Iterator[R
                 row["floor_ms"] = n_bytes / rate / 1e6
                 row["times_floor"] = row["ms_least"] / (n_bytes / max(rates) / 1e6)
             yield row
+    theirs.end()
 
 
 def spread(times: list[float]) -> Row:
@@ -305,10 +278,12 @@ def main() -> None:
     if options.n_threads:
         torch.set_num_threads(options.n_threads)
     tiny = make_model("tiny", None)
+    peer = functools.partial(Transformers, n_threads=options.n_threads, cpu_time=options.cpu_time)
     runs: dict[str, Callable[[], Iterator[Row]]] = {
-        "tiny": lambda: speed(tiny, "tiny-beats", [1, 8], 5 * options.n_steps),
+        "tiny": lambda: speed(tiny, "tiny-beats", [1, 8], 5 * options.n_steps, peer("tiny", None)),
         "small": lambda: speed(
-            make_model("small", options.n_layers), "small", [1], options.n_steps
+            make_model("small", options.n_layers),
+            *("small", [1], options.n_steps, peer("small", options.n_layers)),
         ),
         "length": lambda: length(
             make_model("small", options.n_layers), "small", max(5, options.n_steps // 4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from musicgen_lora.generation.decoding import caches
+from musicgen_lora.generation.decoding import caches, decoder
 from musicgen_lora.generation.decoding.caches import BatchCache, BatchRows, ClipCache
 from musicgen_lora.generation.decoding.places import Places
 
@@ -106,6 +106,14 @@ def test_both_precisions_are_timed_on_attention_itself(
     monkeypatch.setattr(caches, "rows_are_independent", lambda *shape: True)
     caches.half_where_faster(4, 8)
     assert set(seen) == {torch.float32, torch.bfloat16}
+
+
+@pytest.mark.parametrize("n", [1, 5, 1024])
+def test_gelu_is_torchs(n: int) -> None:
+    x = 4.0 * drawn(3, n)
+    given = x.clone()
+    torch.testing.assert_close(decoder._gelu(x), functional.gelu(x))
+    assert torch.equal(x, given)
 
 
 @pytest.mark.parametrize("rows", [[], [0], [2], [0, 1, 2, 3, 4], [0, 2, 4], [1, 3], [0, 1, 3]])

@@ -65,6 +65,12 @@ def threads_for(base: BaseModel) -> Iterator[None]:
         torch.set_num_threads(n_before)
 
 
+def _gelu(x: torch.Tensor) -> torch.Tensor:
+    """GELU of few rows. torch's own calls oneDNN, whose preparations take longer than the work: a
+    fifteenth of a step of tiny-beats."""
+    return torch.erf(x * 0.5**0.5).add_(1.0).mul_(x).mul_(0.5)
+
+
 @dataclass(frozen=True)
 class _Norm:
     weight: torch.Tensor
@@ -148,6 +154,8 @@ class Decoder:
         self.width = config.hidden_size
         self.cache_dtype = self.dtype
         self._activation: Any = ACT2FN[config.activation_function]
+        if self.on_cpu and config.activation_function == "gelu":
+            self._activation = _gelu
         self._melody = base.is_melody
         self._projections = [m for name, m in model.named_children() if name.endswith("_proj")]
         with self._mixture.on(stack.embed_tokens):

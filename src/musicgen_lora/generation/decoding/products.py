@@ -111,17 +111,27 @@ def row_by_row(weight: torch.Tensor) -> Product:
 def grouped(weight: torch.Tensor) -> Product:
     """torch's own choice of kernel, with a fixed number of rows at a time."""
     dtype = weight.dtype
+    return _in_groups(lambda x: functional.linear(x.to(dtype), weight).float())
 
-    def multiply(x: torch.Tensor) -> torch.Tensor:
+
+def packed_groups(weight: torch.Tensor) -> Product:
+    """oneDNN with a fixed number of rows at a time, for processors on which its sums depend on it:
+    with AMX, those in bf16."""
+    return _in_groups(packed(weight))
+
+
+def _in_groups(multiply: Product) -> Product:
+    """A product of `GROUP` rows at a time, the last of them padded; a sequence goes as it is."""
+
+    def product(x: torch.Tensor) -> torch.Tensor:
         if x.dim() == 3:
-            return functional.linear(x.to(dtype), weight).float()
+            return multiply(x)
         n_rows = len(x)
-        x = functional.pad(x.to(dtype), (0, 0, 0, -n_rows % GROUP))
-        parts = [functional.linear(part, weight) for part in x.split(GROUP)]
-        out = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return out[:n_rows].float()
+        x = functional.pad(x, (0, 0, 0, -n_rows % GROUP))
+        parts = [multiply(part) for part in x.split(GROUP)]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts))[:n_rows]
 
-    return multiply
+    return product
 
 
 def halves(weight: torch.Tensor) -> Product:
@@ -203,6 +213,7 @@ FLOATS: dict[str, ProductForm] = {
     "fours_in_parts": functools.partial(packed_in_parts, at_least=4),
     "packed": packed,
     "packed_in_parts": packed_in_parts,
+    "packed_groups": packed_groups,
     "row_by_row": row_by_row,
     "grouped": grouped,
 }
