@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +160,32 @@ def test_a_dataset_in_a_hidden_folder_is_not_left_out(tmp_path: Path) -> None:
     assert prepared(tmp_path, tmp_path / ".made" / "data") == first
     (drop,) = json.loads((tmp_path / ".made/data/report.json").read_text())["dropped"]
     assert drop["file"] == ".trash"
+
+
+FIND = """
+import sys
+from pathlib import Path
+from musicgen_lora.prepare.reading.inputs import find_inputs
+from musicgen_lora.prepare.reading.remarks import Remarks
+
+out = Path("out")
+inputs, dropped = find_inputs(Path("in"), out, out / "metadata.json", Remarks(Path("in")))
+print([file.name for file in inputs], [left.reason for left in dropped])
+"""
+
+
+def test_names_that_the_locale_misreads_are_not_taken_for_others(tmp_path: Path) -> None:
+    """In a Chinese locale of old, the bytes of a name in UTF-8 are other Chinese characters."""
+    for name in ("plain.wav", "陷阱.wav"):
+        put(tmp_path / "in" / name, noise(1, 1.5))
+    done = subprocess.run(
+        [sys.executable, "-c", FIND],
+        cwd=tmp_path,
+        env=os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == (
+        "['plain.wav'] [\"its name is in UTF-8, but this system's locale has names read as ascii; "
+        'set PYTHONUTF8=1 in the environment."]\n'
+    ), done.stderr

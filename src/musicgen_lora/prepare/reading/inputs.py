@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -121,14 +123,13 @@ def find_inputs(
     facts = StatedFacts(input_dir, files, remarks, without=own)
     for file in files:
         name = file.relative_to(input_dir).as_posix()
+        if fault := _name_fault(name):
+            dropped.append(Dropped(printable(name), fault))
+            continue
         try:
-            name.encode()
             stated = tuple(facts.about(file))
             _check_parts(stated)
             digest = atomic.sha256_file(file)
-        except UnicodeEncodeError:
-            # Archives may yield names in another encoding, which JSON can't hold.
-            dropped.append(Dropped(printable(name), "its name is not valid text; rename it."))
         except UserError as error:
             dropped.append(Dropped(name, str(error)))
         except OSError as error:
@@ -141,6 +142,25 @@ def find_inputs(
             inputs.append(Input(file, name, digest, in_place, stated, named))
     facts.say_unread()
     return _with_splits(inputs, remarks), dropped
+
+
+def _name_fault(name: str) -> str:
+    """What is wrong with a file's name; "" for nothing."""
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower() != "utf-8" and not name.isascii():
+        # Read otherwise, it may be valid and mean something else.
+        with suppress(UnicodeError):
+            os.fsencode(name).decode()
+            return (
+                f"its name is in UTF-8, but this system's locale has names read as {encoding}; set "
+                "PYTHONUTF8=1 in the environment."
+            )
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        # Archives may yield names in another encoding, which JSON can't hold.
+        return "its name is not valid text; rename it."
+    return ""
 
 
 def _unreadable_folders(input_dir: Path) -> list[Dropped]:
