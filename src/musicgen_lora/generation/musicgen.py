@@ -45,7 +45,7 @@ from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.lora.adapter import AdapterFiles
-from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, idle_sentence, read_part
+from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, doubts, read_part
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime import processes
@@ -295,9 +295,8 @@ class MusicGen:
         """Merges the weights again if adapters or strengths have changed."""
         if self._instrument is None:
             mixture = Mixture(self.base, list(self._parts.values()))
-            for part in self._parts.values():
-                if line := idle_sentence(self.base, part):
-                    self._console.print(line, style="yellow")
+            for line in doubts(self.base, list(self._parts.values())):
+                self._console.print(line, style="yellow")
             adapters = [
                 {
                     "path": shown(folder),
