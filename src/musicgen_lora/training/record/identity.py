@@ -53,7 +53,9 @@ def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence
         *map(_column_hash, columns),
         hashlib.sha256(texts.value_lengths().to_numpy().astype("<i8")).hexdigest(),
         # Windows begin on bar lines.
-        hashlib.sha256(np.array([bar_lines(clip, 1.0) for clip in clips], "<f8")).hexdigest(),
+        hashlib.sha256(
+            np.array([bar_lines(clip, 1.0) for clip in clips], "<f8").tobytes()
+        ).hexdigest(),
     ]
     content = json.dumps([DRAWS_VERSION, plain, base, data], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
