@@ -13,9 +13,12 @@ import pytest
 from made_datasets import beat, read_metadata, write_metadata
 from prepared.preparing import changes, edit, noise, prepared, put, told, trained_on
 
+from musicgen_lora import MusicGen
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.prepare import prepare
+from musicgen_lora.prepare.reading.inputs import find_inputs
+from musicgen_lora.prepare.reading.remarks import GENERATED, Remarks
 
 
 def test_a_file_that_left_the_folder_leaves_the_training_until_it_is_back(
@@ -189,3 +192,15 @@ def test_names_that_the_locale_misreads_are_not_taken_for_others(tmp_path: Path)
         "['plain.wav'] [\"its name is in UTF-8, but this system's locale has names read as ascii; "
         'set PYTHONUTF8=1 in the environment."]\n'
     ), done.stderr
+
+
+def test_clips_that_this_program_generated_are_told(tmp_path: Path) -> None:
+    """They come with captions of their own, and would be trained on like any others."""
+    clips = MusicGen.load().generate("trap beat", duration=0.1)
+    clips[0].save(tmp_path / "in" / "generated" / "one.wav")
+    for name in ("own.wav", "generated/other.wav"):
+        put(tmp_path / "in" / name, noise(1, 1.5))
+    (tmp_path / "in" / "own.json").write_text('{"caption": "dark trap", "seed": 3, "model": "x"}')
+    remarks = Remarks(tmp_path / "in")
+    find_inputs(tmp_path / "in", tmp_path / "out", tmp_path / "out" / "metadata.json", remarks)
+    assert remarks.items(GENERATED) == ["generated/one.wav"]

@@ -22,6 +22,7 @@ from musicgen_lora.prepare.reading.readers import StatedFacts, facts_from_path
 from musicgen_lora.prepare.reading.remarks import (
     COPY_HELD_OUT,
     FOLDER_SPLIT,
+    GENERATED,
     SPLIT_CONTRADICTED,
     Remarks,
 )
@@ -31,6 +32,8 @@ COPY_NAME = re.compile(r"( ?\(\d+\)| copy( \d+)?|[ -]+副本( ?\(?\d+\)?)?)$", r
 """The names that systems give to second copies or downloads."""
 PARQUET_FOLDER = "analysis/parquet"
 """The dataset's folder for audio from parquet files. It can be deleted and is made again."""
+OF_GENERATED = {"musicgen_lora", "model", "seed"}
+"""What the JSON beside a generated clip has."""
 OWN_NAMES = ("analysis", "tokens", "report.json")
 """Files and folders written into the dataset that are not metadata of the input."""
 
@@ -139,6 +142,8 @@ def find_inputs(
             is_usable = file.suffix.lower() in AUDIO_EXTENSIONS
             in_place = _path_inside(file, dataset) if is_usable else None
             named = tuple(facts_from_path(name))
+            if any(each.other.keys() >= OF_GENERATED for each in stated):
+                remarks.add(GENERATED, name)
             inputs.append(Input(file, name, digest, in_place, stated, named))
     facts.say_unread()
     return _with_splits(inputs, remarks), dropped
