@@ -18,7 +18,7 @@ from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.prepare import prepare
 from musicgen_lora.prepare.reading.inputs import find_inputs
-from musicgen_lora.prepare.reading.remarks import GENERATED, Remarks
+from musicgen_lora.prepare.reading.remarks import GENERATED, PREPARED, Remarks
 
 
 def test_a_file_that_left_the_folder_leaves_the_training_until_it_is_back(
@@ -204,3 +204,17 @@ def test_clips_that_this_program_generated_are_told(tmp_path: Path) -> None:
     remarks = Remarks(tmp_path / "in")
     find_inputs(tmp_path / "in", tmp_path / "out", tmp_path / "out" / "metadata.json", remarks)
     assert remarks.items(GENERATED) == ["generated/one.wav"]
+
+
+def test_a_dataset_in_the_input_is_told(tmp_path: Path) -> None:
+    """The clips that were cut from a file would count beside those that are cut from it now."""
+    source = tmp_path / "in"
+    put(source / "one.wav", noise(1, 2.0))
+    prepared(source, source / "data")
+    for out, items in ((source / "data", []), (source, ["data"]), (tmp_path / "out", ["data"])):
+        remarks = Remarks(source)
+        find_inputs(source, out, out / "metadata.json", remarks)
+        assert remarks.items(PREPARED) == items
+    remarks = Remarks(source / "data")
+    find_inputs(source / "data", tmp_path / "out", tmp_path / "out" / "metadata.json", remarks)
+    assert remarks.items(PREPARED) == []

@@ -23,6 +23,7 @@ from musicgen_lora.prepare.reading.remarks import (
     COPY_HELD_OUT,
     FOLDER_SPLIT,
     GENERATED,
+    PREPARED,
     SPLIT_CONTRADICTED,
     Remarks,
 )
@@ -108,6 +109,7 @@ def find_inputs(
         own = [dataset]
     extracted = dataset / PARQUET_FOLDER
     files = [file for file in files if not file.resolve().is_relative_to(extracted)]
+    _say_datasets(input_dir, files, remarks)
     inputs, dropped = _parquet_inputs(input_dir, output_dir, remarks)
     dropped += _unreadable_folders(input_dir)
     # The dataset may lie in a hidden folder.
@@ -147,6 +149,14 @@ def find_inputs(
             inputs.append(Input(file, name, digest, in_place, stated, named))
     facts.say_unread()
     return _with_splits(inputs, remarks), dropped
+
+
+def _say_datasets(input_dir: Path, files: Iterable[Path], remarks: Remarks) -> None:
+    """Says which folders below the input are datasets that an earlier run made elsewhere."""
+    for folder in sorted({parent for file in files for parent in file.parents}):
+        is_below = folder != input_dir and folder.is_relative_to(input_dir)
+        if is_below and any(folder.glob("*.ledger.json")):
+            remarks.add(PREPARED, str(folder))
 
 
 def _name_fault(name: str) -> str:
