@@ -75,7 +75,7 @@ NOT_MESSAGES = {
     "doctor.py": r"\{0\}, \{1\} GiB",
     "training/packed/train.py": r"training.packed.*",
     # The page has a table of its own, assets/webui.zh.json.
-    "webui": r"(?!--host|--audio_dirs|The page: ).*",
+    "webui": r"(?!--host|--audio_dirs|--workspace|The page: ).*",
     "training/packed/settings.py": r"python -m.*",
 }
 """By module or folder, the texts that nobody is shown: all (None), or those that match in full."""

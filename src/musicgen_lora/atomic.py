@@ -321,10 +321,14 @@ def sweep_behind_link(final: Path) -> None:
 
 def stagings_of(final: Path) -> list[Path]:
     """The staging folders of every `publish_folder(final)` that is running or was killed."""
-    if not final.parent.is_dir():
-        return []
     name = re.compile(rf"{re.escape(STAGING_PREFIX)}\d+-{re.escape(_within_limit(final))}")
-    return [path for path in final.parent.iterdir() if name.fullmatch(path.name)]
+    return [path for path in stagings_in(final.parent) if name.fullmatch(path.name)]
+
+
+def stagings_in(folder: Path) -> list[Path]:
+    """The staging folders in a folder, of whatever is being written there or was killed."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in found if path.name.startswith(STAGING_PREFIX) and path.is_dir()]
 
 
 def _sweep_one(path: Path) -> None:

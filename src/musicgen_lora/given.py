@@ -5,12 +5,14 @@ Python."""
 from __future__ import annotations
 
 import os
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import LIBRARIES, require_extra
+from musicgen_lora.formats.kinds import shortened
 from musicgen_lora.plural import count
 from musicgen_lora.urls import as_list, check_is_folder, places_in, url_of
 
@@ -227,11 +229,11 @@ def check_strengths(adapters: list[Path], strengths: list[float]) -> None:
 
 
 def check_strength(strength: float) -> None:
-    """Raises a UserError if a strength is out of range."""
-    if not 0.0 <= strength <= 2.0:
+    """Raises a UserError if a strength is out of range, or no number."""
+    if not (isinstance(strength, Real) and 0.0 <= strength <= 2.0):
         raise UserError(
-            f"strength = {strength:g}: must be from 0 (the base alone) to 2; 1 is the adapter as "
-            "trained."
+            f"strength = {shortened(strength)}: must be from 0 (the base alone) to 2; 1 is the "
+            "adapter as trained."
         )
 
 

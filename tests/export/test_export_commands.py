@@ -28,13 +28,17 @@ def run(command: str, **given: object) -> int:
 
 
 def test_what_a_killed_one_left_goes_and_what_another_is_writing_stays(tmp_path: Path) -> None:
-    stale, busy = tmp_path / ".staging-98-out", tmp_path / ".staging-99-out"
-    for staging in (stale, busy):
+    names = ("98-out", "97-another", "99-out", "96-another")
+    stale, stale_other, busy, busy_other = (tmp_path / f".staging-{name}" for name in names)
+    for staging in (stale, stale_other, busy, busy_other):
         staging.mkdir()
         (staging / LOCK_FILE).touch()
-    with locked(busy):
+    # What a training is writing has no lock of its own.
+    (trained := tmp_path / ".staging-95-best_model").mkdir()
+    with locked(busy), locked(busy_other):
         publish(tmp_path / "out", lambda folder: (folder / "model").write_text("whole"))
-    assert {path.name for path in tmp_path.iterdir()} == {"out", busy.name}
+    left = {"out", busy.name, busy_other.name, trained.name}
+    assert {path.name for path in tmp_path.iterdir()} == left
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model", "manifest.json"}
 
 

@@ -227,7 +227,17 @@ def test_what_is_asked_wrongly_is_one_line_and_changes_nothing(
         (lambda: model.loop("x", bpm=140, bars=4, key="H"), 'no such key; give one such as "C#'),
         (lambda: model.loop("x", bpm=20, bars=4), r"make 48.0 s, but a loop is at most 30 s"),
         (lambda: model.stream("x", best_of=3), "best_of: is for whole clips"),
-        (lambda: model.stream("x", chunk_s=-1.0), "chunk_s = -1: must be above 0"),
+        (lambda: model.stream("x", chunk_s=-1.0), "chunk_s = -1.0: must be a number above 0"),
+        (lambda: model.stream("x", chunk_s="a"), "chunk_s = 'a': must be a number above 0"),
+        (lambda: model.stream("x", chunk_s=np.inf), "chunk_s = inf: must be a number above 0"),
+        (lambda: model.generate(5), "^prompts = 5: Input should be a valid list.$"),
+        (lambda: model.generate(None), "^prompts = None: Input should be a valid list.$"),
+        (lambda: model.stream(5), "^prompts = 5: Input should be a valid list.$"),
+        (lambda: model.add_adapter(pair[1], strength="a"), "strength = 'a': must be from 0"),
+        (lambda: model.set_strength(pair[0], None), "strength = None: must be from 0"),
+        (lambda: model.add_adapter(5), "^5: is not a path; give text or a Path.$"),
+        (lambda: model.add_adapter([pair[1]]), "is not a path; give text or a Path.$"),
+        (lambda: model.remove_adapter(5), "^5: is not a path; give text or a Path.$"),
         (lambda: MusicGen.load(precision="fp99"), "^precision = 'fp99': Input should be 'auto'"),
         (lambda: model.stream(["x", "y"]), "A stream is one clip"),
     ]
@@ -237,6 +247,18 @@ def test_what_is_asked_wrongly_is_one_line_and_changes_nothing(
         assert re.search(said, str(raised.value)), raised.value
         assert "\n" not in str(raised.value)
     assert model.adapters == {pair[0].resolve(): 0.5}
+
+
+def test_an_adapter_at_home_is_changed_and_removed_by_the_name_it_was_added_by(
+    model: MusicGen, pair: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(pair[0].parent))
+    named = f"~/{pair[0].name}"
+    model.add_adapter(named, np.float32(0.5))
+    model.set_strength(named, 1)
+    assert model.adapters == {pair[0].resolve(): 1}
+    model.remove_adapter(named)
+    assert not model.adapters
 
 
 def test_a_notebook_shows_nothing_of_what_libraries_say(

@@ -10,6 +10,8 @@ CHINESE = (
     "暗黑的陷阱节拍、有钢琴和808低音。",
     "文件名,描述,速度,调\nbeat.wav,重低音,140,C小调\n",
     "hip hop 节拍",
+    "暗黑",
+    "悲伤的钢琴循环",
 )
 WESTERN = (
     "Café con leche, été à la plage",
@@ -52,6 +54,11 @@ def test_what_is_no_text_is_refused(data: bytes) -> None:
         ("暗黑陷阱鼓點，明亮的鋼琴旋律", "big5"),
         ("тёмный трэп бит", "cp1251"),
         ("σκοτεινό μπιτ", "cp1253"),
+        ("어두운 트랩 비트", "euc-kr"),
+        ("808 베이스가 있는 느린 힙합 비트, 피아노", "cp949"),
+        ("슬픈 피아노 루프", "euc-kr"),
+        ("ダークなトラップビート", "euc-jp"),
+        ("重い低音のビート", "euc-jp"),
     ],
 )
 def test_what_would_be_read_as_other_letters_is_refused(text: str, encoding: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,12 @@ import pytest
 from made_datasets import beat, read_metadata, write_metadata
 from prepared.preparing import changes, edit, noise, prepared, put, told, trained_on
 
+from musicgen_lora import MusicGen
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.prepare import prepare
+from musicgen_lora.prepare.reading.inputs import find_inputs
+from musicgen_lora.prepare.reading.remarks import GENERATED, PREPARED, Remarks
 
 
 def test_a_file_that_left_the_folder_leaves_the_training_until_it_is_back(
@@ -157,3 +163,58 @@ def test_a_dataset_in_a_hidden_folder_is_not_left_out(tmp_path: Path) -> None:
     assert prepared(tmp_path, tmp_path / ".made" / "data") == first
     (drop,) = json.loads((tmp_path / ".made/data/report.json").read_text())["dropped"]
     assert drop["file"] == ".trash"
+
+
+FIND = """
+import sys
+from pathlib import Path
+from musicgen_lora.prepare.reading.inputs import find_inputs
+from musicgen_lora.prepare.reading.remarks import Remarks
+
+out = Path("out")
+inputs, dropped = find_inputs(Path("in"), out, out / "metadata.json", Remarks(Path("in")))
+print([file.name for file in inputs], [left.reason for left in dropped])
+"""
+
+
+def test_names_that_the_locale_misreads_are_not_taken_for_others(tmp_path: Path) -> None:
+    """In a Chinese locale of old, the bytes of a name in UTF-8 are other Chinese characters."""
+    for name in ("plain.wav", "陷阱.wav"):
+        put(tmp_path / "in" / name, noise(1, 1.5))
+    done = subprocess.run(
+        [sys.executable, "-c", FIND],
+        cwd=tmp_path,
+        env=os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == (
+        "['plain.wav'] [\"its name is in UTF-8, but this system's locale has names read as ascii; "
+        'set PYTHONUTF8=1 in the environment."]\n'
+    ), done.stderr
+
+
+def test_clips_that_this_program_generated_are_told(tmp_path: Path) -> None:
+    """They come with captions of their own, and would be trained on like any others."""
+    clips = MusicGen.load().generate("trap beat", duration=0.1)
+    clips[0].save(tmp_path / "in" / "generated" / "one.wav")
+    for name in ("own.wav", "generated/other.wav"):
+        put(tmp_path / "in" / name, noise(1, 1.5))
+    (tmp_path / "in" / "own.json").write_text('{"caption": "dark trap", "seed": 3, "model": "x"}')
+    remarks = Remarks(tmp_path / "in")
+    find_inputs(tmp_path / "in", tmp_path / "out", tmp_path / "out" / "metadata.json", remarks)
+    assert remarks.items(GENERATED) == ["generated/one.wav"]
+
+
+def test_a_dataset_in_the_input_is_told(tmp_path: Path) -> None:
+    """The clips that were cut from a file would count beside those that are cut from it now."""
+    source = tmp_path / "in"
+    put(source / "one.wav", noise(1, 2.0))
+    prepared(source, source / "data")
+    for out, items in ((source / "data", []), (source, ["data"]), (tmp_path / "out", ["data"])):
+        remarks = Remarks(source)
+        find_inputs(source, out, out / "metadata.json", remarks)
+        assert remarks.items(PREPARED) == items
+    remarks = Remarks(source / "data")
+    find_inputs(source / "data", tmp_path / "out", tmp_path / "out" / "metadata.json", remarks)
+    assert remarks.items(PREPARED) == []

@@ -22,7 +22,7 @@ from trainer import file_hashes, interrupt_after
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.training import data as run_data
-from musicgen_lora.training import train
+from musicgen_lora.training import train, trainer
 from musicgen_lora.training.train import train_lora
 
 CASES: dict[str, dict[str, Any]] = {
@@ -209,12 +209,39 @@ def test_an_unfinished_run_says_why_it_is_not_gone_on_with_and_how_it_can_be(
     said = " ".join(capsys.readouterr().out.split())
     why = "settings: --lora_rank 3 (was 12), --seed 5 (was 0)"
     if change == "captions":
-        why = "clips, captions or splits"
+        why = "clips, captions, bar lines (bpm, first_bar_s) or splits"
     assert f"The unfinished run in this folder had different {why}." in said
     assert "To resume it, use its settings and data with --output_dir" in said
     write_metadata(data, entries)
     train_lora(settings(aside))
     assert "Resuming after step 2" in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_in_another_precision_says_so_and_does(
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On another device `auto` is another one. The step needs the precision that the model is in:
+    with that of before, fp16 would lack its scaling, or fp32 be rounded on its way."""
+    settings = tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=3)
+    used: list[str] = []
+    learner = trainer._learner
+    monkeypatch.setattr(
+        trainer, "_learner", lambda *args: (used.append(args[3]), learner(*args))[1]
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "choose_training_precision", lambda *_: ("bf16", "as here."))
+        interrupt_after(2, patch)
+        with pytest.raises(SystemExit):
+            train_lora(settings)
+    capsys.readouterr()
+    assert train_lora(settings)["precision"] == "fp32"
+    said = " ".join(capsys.readouterr().out.split())
+    assert "trained in bf16 so far; here it goes on in fp32, so it won't quite equal" in said
+    assert used == ["bf16", "fp32"]
 
 
 def test_two_runs_in_the_same_second_are_both_kept(

@@ -1,4 +1,4 @@
-"""How the page's server ends."""
+"""How the page's server begins, alone on its workspace, and ends."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("uvicorn", reason="the page's libraries are not installed")
+
+from musicgen_lora.config.page import UiSettings
+from musicgen_lora.errors import UserError
+from musicgen_lora.runtime import locks
+from musicgen_lora.webui.ui import PAGE_FILE, held, serve_page
 
 SERVER = """
 import asyncio, sys, uvicorn
@@ -49,3 +55,47 @@ def test_an_open_tab_keeps_no_server_up(number: signal.Signals) -> None:
     # What a process says that Ctrl-C ends; the command says it in its own words.
     assert "ERROR" not in said
     assert said.count("Traceback") == (number == signal.SIGINT)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from musicgen_lora.webui.ui import held
+with held(Path(sys.argv[1]), "http://127.0.0.1:7860/"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_page_of_a_workspace_says_where_the_first_one_is(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        try:
+            assert first.stdout.readline() == "held\n"
+            with pytest.raises(UserError) as refused:
+                serve_page(UiSettings(workspace=tmp_path, port=7999))
+        finally:
+            first.kill()
+    assert str(refused.value) == (
+        f"--workspace {tmp_path}: in use by the page at http://127.0.0.1:7860/; open that, or "
+        "pass another --workspace."
+    )
+    # A killed page leaves no lock behind.
+    with held(tmp_path, "http://127.0.0.1:7999/"):
+        pass
+
+
+def test_a_torn_note_of_where_the_page_is_leaves_the_lock_in_force(tmp_path: Path) -> None:
+    (tmp_path / PAGE_FILE).write_text('{"addre', encoding="utf-8")
+    with locks.locked(tmp_path), pytest.raises(UserError, match="in use by another page; close"):
+        serve_page(UiSettings(workspace=tmp_path))
+
+
+def test_a_page_that_can_not_listen_gives_the_workspace_back(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match="cannot listen there"):
+            serve_page(UiSettings(workspace=tmp_path, port=taken.getsockname()[1]))
+    assert not locks.in_use(tmp_path)

@@ -38,14 +38,22 @@ Temperature = Annotated[float, Field(ge=0.0, le=1000.0), AfterValidator(_not_tin
 TopK = Annotated[int, Field(ge=0, le=10**9)]
 
 
-def at_home(path: Path) -> Path:
-    """A path whose `~` is the home folder, as shells write it; a file may be called `~me`."""
+def at_home(given: str | Path) -> Path:
+    """A path whose `~` is the home folder, as shells write it; a file may be called `~me`.
+
+    Raises:
+        UserError: a value from Python that is no path.
+    """
+    try:
+        path = Path(given)
+    except TypeError:
+        raise UserError(f"{shortened(given)}: is not a path; give text or a Path.") from None
     return path.expanduser() if path.parts[:1] == ("~",) else path
 
 
 def base_at_home(path: str) -> str:
     """The same of a base, which may also be a hub id."""
-    return str(at_home(Path(path))) if path.startswith("~") else path
+    return str(at_home(path)) if path.startswith("~") else path
 
 
 Place = Annotated[Path, AfterValidator(at_home)]

@@ -13,7 +13,8 @@ from musicgen_lora.runtime.locks import LOCK_FILE, in_use, locked
 
 def publish(folder: Path, fill: Callable[[Path], object]) -> None:
     """Calls `fill(staging folder)` and moves that to `folder`, with a manifest of hashes. Staging
-    folders of killed exports are deleted: they may be as large as the model.
+    folders of killed exports beside it are deleted, whatever they would have been called: they may
+    be as large as the model.
 
     Raises:
         UserError: the folder is no longer empty.
@@ -27,7 +28,9 @@ def publish(folder: Path, fill: Callable[[Path], object]) -> None:
         (staging / LOCK_FILE).unlink(missing_ok=True)
 
     check_is_free(folder)
-    for staging in atomic.stagings_of(folder.resolve()):
-        if not in_use(staging):
+    own = atomic.stagings_of(folder.resolve())
+    for staging in atomic.stagings_in(folder.resolve().parent):
+        # Another command's staging folder has no lock.
+        if (staging in own or (staging / LOCK_FILE).exists()) and not in_use(staging):
             shutil.rmtree(staging)
     atomic.publish_folder(folder, fill_free)

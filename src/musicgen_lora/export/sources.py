@@ -17,7 +17,7 @@ from musicgen_lora.given import added_sentence, added_strengths, local_model
 from musicgen_lora.model.base.folder import base_folder
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import read_adapter
-from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, idle_sentence, read_part
+from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, doubts, read_part
 
 MADE_OF_FILE = "made_of.json"
 """File that records base, adapters and strengths, beside the result."""
@@ -93,9 +93,8 @@ def read_source(settings: MergeSettings | ExportSettings, console: Console) -> S
     mixture = Mixture(model, [read_part(model, file, strength) for file, strength in pairs])
     if line := added_sentence(*given):
         console.print(line)
-    for part in mixture.parts:
-        if line := idle_sentence(model, part):
-            console.print(line, style="yellow")
+    for line in doubts(model, mixture.parts):
+        console.print(line, style="yellow")
     mixture.merge()
     source = Source(
         base=settings.model_path,

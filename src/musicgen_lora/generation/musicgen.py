@@ -8,9 +8,11 @@ are merged into copies of its weights.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from musicgen_lora.config.kinds import at_home, base_at_home, no_such_setting
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
+from musicgen_lora.formats.kinds import shortened
 from musicgen_lora.generation.clips.clip import GeneratedClip, GeneratedClips
 from musicgen_lora.generation.decoding.decode import window_frames
 from musicgen_lora.generation.decoding.decoder import Decoder
@@ -42,7 +45,7 @@ from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.lora.adapter import AdapterFiles
-from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, idle_sentence, read_part
+from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, doubts, read_part
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime import processes
@@ -126,7 +129,7 @@ class MusicGen:
             UserError: no adapter there, one of another base, one that was added already, or a
                 strength out of range. The model stays as it was.
         """
-        adapter = path if isinstance(path, AdapterFiles) else at_home(Path(path))
+        adapter = path if isinstance(path, AdapterFiles) else at_home(path)
         named = adapter.folder if isinstance(adapter, AdapterFiles) else adapter
         if (folder := named.resolve()) in self._parts:
             raise UserError(f"{named}: was added already; use set_strength to change it.")
@@ -144,7 +147,7 @@ class MusicGen:
         self._change({other: part for other, part in self._parts.items() if other != folder})
 
     def _on(self, path: str | Path) -> Path:
-        folder = Path(path).resolve()
+        folder = at_home(path).resolve()
         if folder not in self._parts:
             there = ", ".join(map(str, self._parts)) or "none"
             raise UserError(f"{path}: no such adapter was added; added are: {there}.")
@@ -228,8 +231,8 @@ class MusicGen:
         """
         if odd := [name for name in more if name in _OF_CLIPS]:
             raise UserError(f"{odd[0]}: is for whole clips, not for a stream; leave it out.")
-        if not chunk_s > 0.0:
-            raise UserError(f"chunk_s = {chunk_s:g}: must be above 0.")
+        if not (isinstance(chunk_s, Real) and 0.0 < chunk_s < math.inf):
+            raise UserError(f"chunk_s = {shortened(chunk_s)}: must be a number above 0.")
         session = self.session(_settings(prompt, duration, seed, more))
         if len(session.orders) > 1:
             raise UserError("A stream is one clip; give one prompt, or several with change_at.")
@@ -292,9 +295,8 @@ class MusicGen:
         """Merges the weights again if adapters or strengths have changed."""
         if self._instrument is None:
             mixture = Mixture(self.base, list(self._parts.values()))
-            for part in self._parts.values():
-                if line := idle_sentence(self.base, part):
-                    self._console.print(line, style="yellow")
+            for line in doubts(self.base, list(self._parts.values())):
+                self._console.print(line, style="yellow")
             adapters = [
                 {
                     "path": shown(folder),
@@ -346,5 +348,7 @@ def _settings(
     )
     if odd := [name for name in more if name not in known]:
         raise no_such_setting(odd[0], sorted(known))
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    several = isinstance(prompts, Iterable) and not isinstance(prompts, str)
+    # What is neither is refused by the settings.
+    texts: Any = list(prompts) if several else [prompts] if isinstance(prompts, str) else prompts
     return GenerateSettings(prompts=texts, duration=duration, seed=seed, **more)

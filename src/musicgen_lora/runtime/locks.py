@@ -14,6 +14,10 @@ from musicgen_lora.urls import check_is_folder
 LOCK_FILE = ".lock"
 
 
+class InUse(UserError):
+    """Another process has locked the folder."""
+
+
 @contextmanager
 def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     """Makes the folder if need be, and locks it for this process.
@@ -22,7 +26,8 @@ def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         wait_s: how long to wait for another process to release it.
 
     Raises:
-        UserError: it can't be made, is named by a URL, or another process keeps using it.
+        InUse: another process keeps using it.
+        UserError: it can't be made, or is named by a URL.
         RunError: the disk is full or broken.
     """
     check_is_folder(folder)
@@ -31,7 +36,7 @@ def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         lock = FileLock(folder / LOCK_FILE)
         lock.acquire(timeout=wait_s)
     except Timeout as error:
-        raise UserError(
+        raise InUse(
             f"{folder}: in use by another run; wait for it, or use another folder."
         ) from error
     except OSError as error:

@@ -147,8 +147,7 @@ def _train(settings: TrainSettings, loading: Future[Clips] | None, console: Cons
         assert previous is not None
         if found is Found.FINISHED:
             return previous
-        # The folder may have been moved since the run began.
-        run = replace(previous, output_dir=str(settings.output_dir.resolve()))
+        run = _going_on(previous, settings, precision, console)
         # All processes must have read it before it is written again.
         processes.barrier()
     trained = _make_trained(inputs, run, console)
@@ -259,6 +258,18 @@ def _begin(
                 console.print(f"To resume it, use its settings and data with --output_dir {aside}")
         run.write(settings.output_dir)
     return run
+
+
+def _going_on(run: Run, settings: TrainSettings, precision: str, console: Console) -> Run:
+    """An unfinished run as it goes on here, perhaps in another folder and on another device. Says
+    so if that changes its precision."""
+    if precision != run.precision:
+        console.print(
+            f"This run was trained in {run.precision} so far; here it goes on in {precision}, so "
+            "it won't quite equal an unbroken one.",
+            style="yellow",
+        )
+    return replace(run, output_dir=str(settings.output_dir.resolve()), precision=precision)
 
 
 def _make_trained(inputs: RunInputs, run: Run, console: Console) -> Trained:

@@ -7,13 +7,19 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from musicgen_lora import atomic
 from musicgen_lora.config.page import UiSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.formats.kinds import fields, text
+from musicgen_lora.runtime import locks
 from musicgen_lora.terminals import handled, hangups, let_go
 
 if TYPE_CHECKING:
@@ -24,14 +30,17 @@ LEAST_PASSWORD = 8
 GRACE_S = 1
 """How long a closing server waits for its responses; open tabs always have one pending."""
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+PAGE_FILE = ".page.json"
+"""In the workspace: where its page is, for whoever starts another one."""
+_PAGE = fields({"address": text()})
 
 
 def serve_page(settings: UiSettings) -> None:
     """Serves the page until Ctrl-C; jobs that it has started continue.
 
     Raises:
-        UserError: the library or a folder is missing, the port is taken, or others could reach the
-            page without a password.
+        UserError: the library or a folder is missing, the port is taken, another page has the
+            workspace, or others could reach the page without a password.
     """
     require_extra("ui", "ui")
     password = os.environ.get(PASSWORD, "")
@@ -44,8 +53,43 @@ def serve_page(settings: UiSettings) -> None:
     for folder in settings.audio_dirs:
         if not folder.is_dir():
             raise UserError(f"--audio_dirs {folder}: no such folder.")
-    _check_port(settings.host, settings.port)
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{shown}:{settings.port}/"
+    with held(settings.workspace, address):
+        _check_port(settings.host, settings.port)
+        _serve_workspace(settings, address, LOCAL_HOSTS if is_local else None, password)
 
+
+@contextlib.contextmanager
+def held(workspace: Path, address: str) -> Iterator[None]:
+    """Locks a workspace for one page: two would not see what the other has just renamed or deleted,
+    nor would whoever started both. The lock ends with the process, however that ends.
+
+    Raises:
+        UserError: another page has it; the message says where that is.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.locked(workspace))
+        except locks.InUse:
+            try:
+                other = read_json(workspace / PAGE_FILE, _PAGE)["address"]
+            except UserError:
+                raise UserError(
+                    f"--workspace {workspace}: in use by another page; close that one, or pass "
+                    "another --workspace."
+                ) from None
+            raise UserError(
+                f"--workspace {workspace}: in use by the page at {other}; open that, or pass "
+                "another --workspace."
+            ) from None
+        atomic.write_json(workspace / PAGE_FILE, {"address": address})
+        yield
+
+
+def _serve_workspace(
+    settings: UiSettings, address: str, hosts: tuple[str, ...] | None, password: str
+) -> None:
     import uvicorn
 
     from musicgen_lora.webui.server import make_app
@@ -53,11 +97,8 @@ def serve_page(settings: UiSettings) -> None:
 
     language = None if settings.page_language == "browser" else settings.page_language
     workspace = Workspace(settings.workspace, settings.audio_dirs)
-    app = make_app(workspace, language, LOCAL_HOSTS if is_local else None, password)
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    plain_console().print(
-        f"The page: http://{shown}:{settings.port}/ (Ctrl-C closes it; running jobs continue)"
-    )
+    app = make_app(workspace, language, hosts, password)
+    plain_console().print(f"The page: {address} (Ctrl-C closes it; running jobs continue)")
     config = uvicorn.Config(
         app,
         host=settings.host,

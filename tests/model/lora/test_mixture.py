@@ -23,7 +23,13 @@ from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.given import ADAPTER_WEIGHTS
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import read_adapter
-from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, idle_sentence, read_part
+from musicgen_lora.model.lora.mixture import (
+    MixedAdapter,
+    Mixture,
+    doubts,
+    idle_sentence,
+    read_part,
+)
 
 Weights = dict[str, torch.Tensor]
 
@@ -274,3 +280,17 @@ def test_an_adapter_that_changes_nothing_is_told(
     told = idle_sentence(base, read_part(base, folder))
     assert told.startswith(f"{folder}: changes no weight, as before the first step")
     assert "another adapter" in idle_sentence(base, read_part(base, folder, 0.0))
+
+
+def test_the_same_weights_in_two_folders_are_told(
+    base: BaseModel, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    """As with a run's best model and the checkpoint that it was."""
+    tensors = load_file(adapters["lora"] / ADAPTER_WEIGHTS)
+    copy = rewrite(adapters["lora"], tmp_path / "copy", dict(reversed(tensors.items())))
+    parts = [read_part(base, adapters["lora"], 0.7), read_part(base, adapters["dora"])]
+    assert doubts(base, parts) == []
+    assert doubts(base, [*parts, read_part(base, copy)]) == [
+        f"{adapters['lora']} and {copy} have the same weights: together they are that adapter at "
+        "strength 1.7."
+    ]

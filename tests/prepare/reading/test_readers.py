@@ -60,6 +60,8 @@ def folder(tmp_path: Path) -> Path:
         ("陷阱鼓点_83_Gmin.wav", 83, "G minor", "trap", ("drums",)),
         ("暗黑陷阱 升C小调 速度140.wav", 140, "C# minor", "trap", ("dark",)),
         ("长笛循环 140拍", 140, None, None, ("flute",)),
+        ("长笛 节奏129", 129, None, None, ("flute",)),
+        ("陷阱_八十五拍.wav", 85, None, "trap", ()),
         ("陷阱_129拍每分钟_a小调.wav", 129, "A minor", "trap", ()),
         ("晴天.wav", None, None, None, ()),
         ("-rf 😀\n.wav", None, None, None, ()),

@@ -283,10 +283,10 @@ def test_other_settings_or_tokens_are_another_run(settings, tokens):
         train_packed(dataclasses.replace(settings, learning_rate=1e-4))
     # More steps are the same run, which goes on.
     assert train_packed(dataclasses.replace(settings, max_steps=7)).step == 7
-    foreign = dataclasses.replace(tokens, codec="another")
-    write_packed(settings.tokens, foreign)
-    with pytest.raises(UserError, match="a different codec"):
-        train_packed(settings)
+    for change, said in (({"codec": "x"}, "different codec"), ({"bars": np.ones((4, 2))}, "other")):
+        write_packed(settings.tokens, dataclasses.replace(tokens, **change))
+        with pytest.raises(UserError, match=said):
+            train_packed(settings)
 
 
 def test_a_run_that_was_drawn_otherwise_is_another_one(settings):

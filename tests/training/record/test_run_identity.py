@@ -45,12 +45,18 @@ def test_each_part_of_the_data_counts() -> None:
         identity(BASE[::-1], IDS[::-1]),
         identity(BASE[:2], IDS[:2]),
         identity(BASE, seed=7),
+        # Windows begin on bar lines.
+        identity(changed(0, entry='{"bpm": 140}')),
+        identity(changed(0, entry='{"bpm": 141}')),
+        identity(changed(0, entry='{"bpm": 140, "first_bar_s": 0.5}')),
+        identity(changed(1, entry='{"bpm": 140}')),
     ]
     assert len({identity(BASE), *others}) == 1 + len(others)
 
 
 def test_what_changes_no_result_does_not_count() -> None:
     assert identity(changed(2, entry='{"mood": "dark"}')) == identity(BASE)
+    assert identity(changed(2, entry='{"first_bar_s": 0.5}')) == identity(BASE)
     assert identity(BASE, output_dir="elsewhere") == identity(BASE)
     assert identity(BASE, from_tokens=True) == identity(BASE)
 

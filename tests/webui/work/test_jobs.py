@@ -60,6 +60,8 @@ def test_a_job_runs_our_command_ends_with_its_code_and_leaves_no_process(jobs: J
     wait_for(jobs, job, "finished", "failed")
     found = jobs.get(job.id)
     assert (found.status, found.code) == ("finished", 0), jobs.log(job.id)
+    assert found.took_s is not None
+    assert 0.0 < found.took_s < 90.0
     assert (jobs.folder.parent / "beats" / "metadata.json").exists()
     assert "Making 1 example beat in" in jobs.log(job.id)
     for which in ("working", "waiting"):
@@ -102,6 +104,18 @@ def test_a_clock_that_was_set_back_keeps_no_job_waiting(tmp_path: Path) -> None:
         job = read_job(tmp_path)
         assert job is not None
         assert job.status == status
+
+
+def test_jobs_keep_their_order_when_the_clock_is_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, now = Jobs(tmp_path / "jobs", start=lambda place: None), time.time()
+    made = []
+    for name, back_s in (("one", 0.0), ("two", 20.0), ("three", 10.0)):
+        monkeypatch.setattr(time, "time", lambda back_s=back_s: now - back_s)
+        made.append(submit(jobs, SHORT, name))
+    assert [job.title for job in jobs.all()] == ["three", "two", "one"]
+    assert [jobs.is_turn(job.id) for job in made] == [True, False, False]
 
 
 def playing(jobs: Jobs) -> Job:

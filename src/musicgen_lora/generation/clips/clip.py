@@ -141,7 +141,7 @@ class GeneratedClip:
             UserError: another ending, or another file has this name.
             RunError: the disk is full; nothing is half written.
         """
-        path = at_home(Path(path))
+        path = at_home(path)
         # If several formats share an ending, the first is the plain one.
         endings: dict[str, Format] = {
             FORMATS[kind].suffix: kind for kind in reversed(list(FORMATS))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +183,23 @@ def idle_sentence(model: BaseModel, part: MixedAdapter) -> str:
         f"{part.files.folder}: changes no weight at strength {part.strength:g}, so the result is "
         "the base's; raise --strength."
     )
+
+
+def doubts(model: BaseModel, parts: Sequence[MixedAdapter]) -> list[str]:
+    """Sentences on adapters that change nothing, and on such as have the same weights in two
+    folders, like a run's best model and the checkpoint that it was: their strengths add up."""
+    told = [line for part in parts if (line := idle_sentence(model, part))]
+    for one, other in itertools.combinations(parts, 2):
+        mine, others = one.files.tensors, other.files.tensors
+        if mine.keys() == others.keys() and all(
+            mine[name].dtype == others[name].dtype and torch.equal(mine[name], others[name])
+            for name in mine
+        ):
+            told.append(
+                f"{one.files.folder} and {other.files.folder} have the same weights: together they "
+                f"are that adapter at strength {one.strength + other.strength:g}."
+            )
+    return told
 
 
 def weight_change(layer: Any, name: str = NAME) -> Tensor:

@@ -18,6 +18,32 @@ from pathlib import Path
 WORDS_FILE = Path(__file__).resolve().parents[2] / "assets" / "music_words.zh.txt"
 HAN = re.compile(r"[㐀-䶿一-鿿豈-﫿]")
 _BPM = r"(\d{2,3}(?:\.\d{1,2})?)"
+_TEMPO = r"((?:[4-9]\d|[1-3]\d\d)(?:\.\d+)?)"
+"""A number that beside "beat" can only be a tempo: 4 and 16 are lengths, 808 and 909 machines."""
+_DIGITS = "零一二三四五六七八九"
+_NUMERAL = f"([{_DIGITS}两十百]{{2,}})"
+
+
+def _in_digits(match: re.Match[str]) -> str:
+    """A tempo in numerals (八十五, 一百四, 一二九) in digits, after whatever precedes it; any other
+    number as it was: 四四拍 is a metre, 十六拍 a length."""
+    said = match[2].replace("两", "二")
+    parts = re.fullmatch(rf"(?:([{_DIGITS}])百)?(零?)(?:([{_DIGITS}]?)十)?([{_DIGITS}]?)", said)
+    if re.fullmatch(f"[{_DIGITS}]{{3}}", said):
+        value = int("".join(str(_DIGITS.index(digit)) for digit in said))
+    elif parts is not None:
+        hundreds, tens, ones = (_DIGITS.index(parts[n] or "零") for n in (1, 3, 4))
+        if "十" in said:
+            tens = tens or 1
+        elif hundreds and not parts[2]:
+            # 一百四 is 140, 一百零四 is 104.
+            tens, ones = ones, 0
+        value = 100 * hundreds + 10 * tens + ones
+    else:
+        value = 0
+    return f"{match[1]}{value}" if 40 <= value < 400 else match[0]
+
+
 FORMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"升\s*([A-Ga-g])(?![a-z])"), r"\1#"),
     (re.compile(r"降\s*([A-Ga-g])(?![a-z])"), r"\1b"),
@@ -29,6 +55,24 @@ FORMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] 
     # A note is a capital, and A not an article.
     (re.compile(r"(?<![A-Za-z])([a-g])(?=[#b]?\s*[大小]调)"), lambda match: match[1].upper()),
     (re.compile(r"(?<![A-Za-z])A(?=\s*[大小]调)"), " in A"),
+    (
+        re.compile(rf"((?:速度|拍速|曲速|节奏|节拍|bpm)\s*[:=为是约]*\s*){_NUMERAL}", re.I),
+        _in_digits,
+    ),
+    (
+        re.compile(rf"(?<!第)(){_NUMERAL}(?=\s*(?:节?拍(?!手(?!鼓))|bpm))", re.IGNORECASE),
+        _in_digits,
+    ),
+    (re.compile(rf"(?<![\d/.]){_TEMPO}\s*节拍"), r" \1拍"),
+    (
+        # 节奏是90年代的 and "节奏 90s" are no tempos.
+        re.compile(
+            rf"(?:节奏|节拍)\s*[:=为是约]*\s*{_TEMPO}(?!\d|\s*(?:年|秒|%|/|s\b))"
+            r"\s*(?:拍(?!手)|bpm)?",
+            re.IGNORECASE,
+        ),
+        r" \1 bpm ",
+    ),
     (re.compile(rf"(?:每|一)分[钟鐘]?\s*{_BPM}\s*拍"), r" \1 bpm "),
     (re.compile(rf"(?<![\d/.]){_BPM}\s*拍\s*(?:/|每|一)\s*分[钟鐘]?"), r" \1 bpm "),
     (

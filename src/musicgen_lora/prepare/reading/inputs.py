@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +22,8 @@ from musicgen_lora.prepare.reading.readers import StatedFacts, facts_from_path
 from musicgen_lora.prepare.reading.remarks import (
     COPY_HELD_OUT,
     FOLDER_SPLIT,
+    GENERATED,
+    PREPARED,
     SPLIT_CONTRADICTED,
     Remarks,
 )
@@ -29,6 +33,8 @@ COPY_NAME = re.compile(r"( ?\(\d+\)| copy( \d+)?|[ -]+副本( ?\(?\d+\)?)?)$", r
 """The names that systems give to second copies or downloads."""
 PARQUET_FOLDER = "analysis/parquet"
 """The dataset's folder for audio from parquet files. It can be deleted and is made again."""
+OF_GENERATED = {"musicgen_lora", "model", "seed"}
+"""What the JSON beside a generated clip has."""
 OWN_NAMES = ("analysis", "tokens", "report.json")
 """Files and folders written into the dataset that are not metadata of the input."""
 
@@ -103,6 +109,7 @@ def find_inputs(
         own = [dataset]
     extracted = dataset / PARQUET_FOLDER
     files = [file for file in files if not file.resolve().is_relative_to(extracted)]
+    _say_datasets(input_dir, files, remarks)
     inputs, dropped = _parquet_inputs(input_dir, output_dir, remarks)
     dropped += _unreadable_folders(input_dir)
     # The dataset may lie in a hidden folder.
@@ -121,14 +128,13 @@ def find_inputs(
     facts = StatedFacts(input_dir, files, remarks, without=own)
     for file in files:
         name = file.relative_to(input_dir).as_posix()
+        if fault := _name_fault(name):
+            dropped.append(Dropped(printable(name), fault))
+            continue
         try:
-            name.encode()
             stated = tuple(facts.about(file))
             _check_parts(stated)
             digest = atomic.sha256_file(file)
-        except UnicodeEncodeError:
-            # Archives may yield names in another encoding, which JSON can't hold.
-            dropped.append(Dropped(printable(name), "its name is not valid text; rename it."))
         except UserError as error:
             dropped.append(Dropped(name, str(error)))
         except OSError as error:
@@ -138,9 +144,38 @@ def find_inputs(
             is_usable = file.suffix.lower() in AUDIO_EXTENSIONS
             in_place = _path_inside(file, dataset) if is_usable else None
             named = tuple(facts_from_path(name))
+            if any(each.other.keys() >= OF_GENERATED for each in stated):
+                remarks.add(GENERATED, name)
             inputs.append(Input(file, name, digest, in_place, stated, named))
     facts.say_unread()
     return _with_splits(inputs, remarks), dropped
+
+
+def _say_datasets(input_dir: Path, files: Iterable[Path], remarks: Remarks) -> None:
+    """Says which folders below the input are datasets that an earlier run made elsewhere."""
+    for folder in sorted({parent for file in files for parent in file.parents}):
+        is_below = folder != input_dir and folder.is_relative_to(input_dir)
+        if is_below and any(folder.glob("*.ledger.json")):
+            remarks.add(PREPARED, str(folder))
+
+
+def _name_fault(name: str) -> str:
+    """What is wrong with a file's name; "" for nothing."""
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower() != "utf-8" and not name.isascii():
+        # Read otherwise, it may be valid and mean something else.
+        with suppress(UnicodeError):
+            os.fsencode(name).decode()
+            return (
+                f"its name is in UTF-8, but this system's locale has names read as {encoding}; set "
+                "PYTHONUTF8=1 in the environment."
+            )
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        # Archives may yield names in another encoding, which JSON can't hold.
+        return "its name is not valid text; rename it."
+    return ""
 
 
 def _unreadable_folders(input_dir: Path) -> list[Dropped]:

@@ -379,6 +379,8 @@ def _identity(settings: PackedSettings, tokens: PackedTokens, base: str) -> str:
     digest = hashlib.sha256(json.dumps([settings.lasting(), base, texts]).encode())
     for part in (tokens.codes, tokens.n_frames, tokens.held_out):
         digest.update(np.ascontiguousarray(part).tobytes())
+    if tokens.bars is not None:
+        digest.update(tokens.bars.tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.dataset.bar_lines import bar_lines
 from musicgen_lora.dataset.batches import DRAWS_VERSION
 from musicgen_lora.dataset.metadata import Clips, compute, held_out_bound
 from musicgen_lora.formats.kinds import shortened
@@ -51,6 +52,10 @@ def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence
     data = [
         *map(_column_hash, columns),
         hashlib.sha256(texts.value_lengths().to_numpy().astype("<i8")).hexdigest(),
+        # Windows begin on bar lines.
+        hashlib.sha256(
+            np.array([bar_lines(clip, 1.0) for clip in clips], "<f8").tobytes()
+        ).hexdigest(),
     ]
     content = json.dumps([DRAWS_VERSION, plain, base, data], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -84,7 +89,7 @@ def what_differs(
         return f"different settings: {', '.join(changed)}"
     if base != earlier_base:
         return "a base model with different weights"
-    return "different clips, captions or splits"
+    return "different clips, captions, bar lines (bpm, first_bar_s) or splits"
 
 
 def _column_hash(column: Any) -> str:

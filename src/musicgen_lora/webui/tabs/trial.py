@@ -77,10 +77,10 @@ def table(job: Job | None, work: Workspace, say: Words) -> str:
     """What each preset will take on the trial's dataset and base."""
     run = Run.read(work.trial)
     is_measured = (work.trial / METRICS_FILE).is_file()
-    if job is None or job.wall_s is None or run is None or not is_measured:
+    if job is None or job.took_s is None or run is None or not is_measured:
         return ""
     n_train = int(run.data.get("n_train") or 0)
-    found = Trial.of(read_metrics(work.trial), job.wall_s, n_train)
+    found = Trial.of(read_metrics(work.trial), job.took_s, n_train)
     if found is None:
         return ""
     kept = {name: run.settings[name] for name in BATCHES if name in run.settings}

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
-from musicgen_lora.formats.kinds import fields, integer, one_of, real, text
+from musicgen_lora.formats.kinds import fields, integer, one_of, or_null, real, text
 from musicgen_lora.language.choice import LANGUAGES
 from musicgen_lora.webui.work.processes import birth, is_alive
 
@@ -37,10 +37,13 @@ _JOB = fields(
         "folder": text(),
         "language": one_of(*LANGUAGES),
         "created": real(0.0, 1e12),
-    }
+    },
+    {"number": integer(0, 10**12)},
 )
 _PROCESS = fields({"pid": integer(0, 2**31), "born": text(), "at": real(0.0, 1e12)})
-_END = fields({"code": integer(-1000, 1000), "at": real(0.0, 1e12)})
+_END = fields(
+    {"code": integer(-1000, 1000), "at": real(0.0, 1e12)}, {"took_s": or_null(real(0.0, 1e12))}
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Job:
         code: exit code of the command; None if it has none yet.
         began: when the command started; None while it waits.
         ended: when it ended; None if unknown.
+        took_s: seconds that its command ran, whatever was done to the clock; None if unknown.
+        number: counts the jobs; the clock may be set back between two.
         is_beside: whether it starts alongside the running job instead of waiting for it.
     """
 
@@ -67,6 +72,8 @@ class Job:
     code: int | None = None
     began: float | None = None
     ended: float | None = None
+    took_s: float | None = None
+    number: int = 0
     is_beside: bool = False
 
     @property
@@ -75,9 +82,9 @@ class Job:
         return self.status not in ("waiting", "running", "stopping")
 
     @property
-    def wall_s(self) -> float | None:
-        """Seconds that its command ran; None before its end."""
-        return None if self.began is None or self.ended is None else self.ended - self.began
+    def place(self) -> tuple[int, float, str]:
+        """Its place in the order in which jobs were made."""
+        return self.number, self.created, self.id
 
     @property
     def can_resume(self) -> bool:
@@ -103,6 +110,8 @@ def read_job(place: Path) -> Job | None:
         code=end["code"] if end else None,
         began=working[2] if working else None,
         ended=end["at"] if end else None,
+        took_s=end.get("took_s") if end else None,
+        number=facts.get("number", 0),
         is_beside=(place / BESIDE_FILE).exists(),
     )
 

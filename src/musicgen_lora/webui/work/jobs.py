@@ -106,7 +106,8 @@ class Jobs:
             raise UserError(f"{command}: the page has no such command.")
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         with self.locked():
-            before = [job for job in self.all() if not job.is_over]
+            every = self.all()
+            before = [job for job in every if not job.is_over]
             is_held = any(job.folder == folder.resolve() for job in before)
             if is_held and command not in SHARING:
                 raise UserError(
@@ -121,6 +122,7 @@ class Jobs:
                 "folder": str(folder.resolve()),
                 "language": language,
                 "created": time.time(),
+                "number": 1 + max((job.number for job in every), default=0),
             }
             try:
                 place.mkdir()
@@ -187,7 +189,7 @@ class Jobs:
         """All jobs, the newest first."""
         names = [entry.name for entry in os.scandir(self.folder) if _ID.fullmatch(entry.name)]
         found = [self._read(name) for name in names]
-        return sorted((job for job in found if job), key=lambda job: -job.created)
+        return sorted((job for job in found if job), key=lambda job: job.place, reverse=True)
 
     def get(self, job_id: str) -> Job:
         """One job.
@@ -255,10 +257,7 @@ class Jobs:
         if mine.is_beside:
             playing = [job for job in others if job.command in SHARING]
             others = [job for job in playing if job.is_beside or job.status != "waiting"]
-        return not any(
-            job.status != "waiting" or (job.created, job.id) < (mine.created, mine.id)
-            for job in others
-        )
+        return not any(job.status != "waiting" or job.place < mine.place for job in others)
 
     def command_line(self, job_id: str) -> list[str]:
         job, settings = self.get(job_id), self.folder / job_id / SETTINGS_FILE

@@ -39,8 +39,9 @@ def supervise(place: Path) -> int:
             _end(place, 0)
             return 0
         time.sleep(LOOK_EVERY_S)
+    began = time.monotonic()
     code = process.wait()
-    _end(place, code)
+    _end(place, code, time.monotonic() - began)
     return code
 
 
@@ -70,8 +71,8 @@ def _end_first(pid: int) -> None:
         Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="ascii")
 
 
-def _end(place: Path, code: int) -> None:
-    atomic.write_json(place / END_FILE, {"code": code, "at": time.time()})
+def _end(place: Path, code: int, took_s: float | None = None) -> None:
+    atomic.write_json(place / END_FILE, {"code": code, "at": time.time(), "took_s": took_s})
 
 
 if __name__ == "__main__":
