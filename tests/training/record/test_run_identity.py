@@ -56,7 +56,7 @@ def test_each_part_of_the_data_counts() -> None:
 
 def test_what_changes_no_result_does_not_count() -> None:
     assert identity(changed(2, entry='{"mood": "dark"}')) == identity(BASE)
-    assert identity(changed(2, entry='{"first_bar_s": 0.5}')) == identity(BASE)
+    assert identity(changed(2, entry='{"made": {"bpm": "a46e37632fa6"}}')) == identity(BASE)
     assert identity(BASE, output_dir="elsewhere") == identity(BASE)
     assert identity(BASE, from_tokens=True) == identity(BASE)
 
