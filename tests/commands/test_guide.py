@@ -1,15 +1,22 @@
 """Every command line of the guide, verbatim, on the embedded base and beats of usual length.
 
 Only the guide's three places are replaced: its model folder, its audio folder, and `python`.
-`cd` and `pip install` are left out. No flag is added where the guide runs, and the settings file is
-the one that ships.
+`cd` and `pip install` are left out. No flag is added where the guide runs.
+
+In `make test` a shell runs a script's first command, and the next ones run in this process. The
+settings file asks for less: no previews, few prompts, and one epoch where the command gives no
+number. `evaluate` runs with --compare alone, which measures all that it measures without.
+`make test-slow` has a shell run each command, with the settings file that ships.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -20,6 +27,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import yaml
 from made_datasets import RATE, beat, read_metadata, read_rows
 from safetensors.torch import load_file
 
@@ -35,6 +43,11 @@ MODEL_PLACE = "/root/autodl-tmp/musicgen/local/musicgen-small"
 AUDIO_PLACE = "/path/to/your/audio/files"
 OWN_S = 15.0
 """Length of the audio that somebody brings: within what the guide advises."""
+LESS = {
+    "train": {"previews": "off", "num_epochs": 1},
+    "evaluate": {"num_prompts": 1, "num_off_style": 1},
+}
+"""What the settings file is given, section by section."""
 
 
 def command_lines(path: Path) -> list[str]:
@@ -69,10 +82,37 @@ class Guide:
 
     folder: Path
     audio: Path
+    as_shipped: bool
+    """Whether nothing is left out."""
+
+    def _placed(self, line: str) -> str:
+        return line.replace(MODEL_PLACE, EMBEDDED_NAME).replace(AUDIO_PLACE, str(self.audio))
+
+    def run_again(self, line: str, cwd: Path) -> str:
+        """Runs a script that a shell has run before, in this process if that is enough. Returns
+        what it printed."""
+        if self.as_shipped:
+            return self.run(line, cwd)
+        python, *words = shlex.split(self._placed(line))
+        assert python == "python"
+        said, complaints = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(complaints),
+        ):
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", words)
+            patch.setattr(sys, "path", list(sys.path))
+            with pytest.raises(SystemExit) as left:
+                runpy.run_path(words[0], run_name="__main__")
+        assert left.value.code == 0, f"{line}\n{said.getvalue()}\n{complaints.getvalue()}"
+        assert "Warning" not in complaints.getvalue(), complaints.getvalue()
+        return said.getvalue()
 
     def run(self, line: str, cwd: Path) -> str:
         """Runs a command line in a shell. Returns what it printed."""
-        line = line.replace(MODEL_PLACE, EMBEDDED_NAME).replace(AUDIO_PLACE, str(self.audio))
+        line = self._placed(line)
         places = {
             "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
             # Tiny layers spend their time on waiting for the other threads.
@@ -95,14 +135,24 @@ class Guide:
         return done.stdout
 
 
-@pytest.fixture(scope="module")
-def guide(tmp_path_factory: pytest.TempPathFactory) -> Guide:
+@pytest.fixture(
+    scope="module",
+    params=["less", pytest.param("as shipped", marks=pytest.mark.slow)],
+)
+def guide(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Guide:
+    as_shipped = request.param == "as shipped"
     folder = tmp_path_factory.mktemp("guide")
     shutil.copytree(
         ROOT / "finetune" / "lora",
         folder / "finetune" / "lora",
         ignore=shutil.ignore_patterns("__pycache__", "finetune"),
     )
+    if not as_shipped:
+        path = folder / "finetune" / "lora" / "config.yaml"
+        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for name, settings in LESS.items():
+            sections[name] |= settings
+        path.write_text(yaml.safe_dump(sections), encoding="utf-8")
     os.symlink(ROOT / "src", folder / "src")
     python = folder / "bin" / "python"
     python.parent.mkdir()
@@ -115,7 +165,7 @@ def guide(tmp_path_factory: pytest.TempPathFactory) -> Guide:
         soundfile.write(path, beat(20 + index, OWN_S).T, RATE)
     # The guide's place has no spaces, so it is not in quotes there.
     os.symlink(audio, folder / "audio")
-    return Guide(folder, folder / "audio")
+    return Guide(folder, folder / "audio", as_shipped)
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +173,11 @@ def printed(guide: Guide) -> dict[str, list[str]]:
     """What the guide's commands print, run one after another from finetune/lora, by script."""
     said: dict[str, list[str]] = {}
     for line in TO_RUN:
+        if "evaluate.py" in line and "--compare" not in line and not guide.as_shipped:
+            continue
         name = line.split()[1]
-        said.setdefault(name, []).append(guide.run(line, guide.folder / "finetune" / "lora"))
+        run = guide.run_again if name in said else guide.run
+        said.setdefault(name, []).append(run(line, guide.folder / "finetune" / "lora"))
     return said
 
 
@@ -152,7 +205,7 @@ def test_prepare_makes_a_dataset_of_the_folder_and_the_examples(made: Path) -> N
         assert info.duration_s == pytest.approx(entry["duration_s"], abs=0.1)
 
 
-def test_training_lands_where_the_guide_says(made: Path) -> None:
+def test_training_lands_where_the_guide_says(made: Path, guide: Guide) -> None:
     """The first training; the FAQ's, with other settings, has moved it aside."""
     (first,) = (made / "output" / "previous").iterdir()
     for folder, batch, accumulation in ((first, 2, 4), (made / "output", 1, 8)):
@@ -162,12 +215,14 @@ def test_training_lands_where_the_guide_says(made: Path) -> None:
         assert (settings["lora_rank"], settings["lora_alpha"]) == (12, 24)
         # The first command gives a rate; the other takes the one that the base advises.
         rate = 3e-4 if folder == first else 2e-3
-        assert (settings["learning_rate"], settings["num_epochs"]) == (rate, 5)
+        # The other one takes the settings file's number of epochs too.
+        epochs = 5 if folder == first or guide.as_shipped else 1
+        assert (settings["learning_rate"], settings["num_epochs"]) == (rate, epochs)
         assert settings["batch_size"] == batch
         assert settings["gradient_accumulation_steps"] == accumulation
         assert settings["fp16"] is (folder == first)
         assert run["best"]["loss"] < run["base_loss"]["loss"]
-        assert len(read_rows(folder, "validation")) == 5
+        assert len(read_rows(folder, "validation")) == epochs
         assert not atomic.manifest_faults(folder / "best_model")
         assert list((folder / "checkpoints").glob("step-*"))
 
@@ -227,7 +282,7 @@ def test_inference_plays_every_prompt(made: Path, guide: Guide) -> None:
     ]
 
 
-def test_evaluation_reports(made: Path, printed: dict[str, list[str]]) -> None:
+def test_evaluation_reports(made: Path, guide: Guide, printed: dict[str, list[str]]) -> None:
     folder = _of_first_run(made) / "evaluation"
     report = json.loads((folder / "report.json").read_text())
     page = (folder / "report.html").read_text(encoding="utf-8")
@@ -235,7 +290,7 @@ def test_evaluation_reports(made: Path, printed: dict[str, list[str]]) -> None:
     assert not re.search(r'(src|href)="https?://', page), "the page needs nothing from elsewhere"
     assert report["settings"]["compare"] is True
     assert list(folder.rglob("*.wav"))
-    assert len(printed["evaluate.py"]) == 2
+    assert len(printed["evaluate.py"]) == (2 if guide.as_shipped else 1)
 
 
 def test_the_commands_run_from_the_repositorys_root_too(guide: Guide, made: Path) -> None:
@@ -256,7 +311,7 @@ def test_the_commands_run_from_the_repositorys_root_too(guide: Guide, made: Path
         line = line.replace("--duration 10", "--duration 1")
         if script == "train_lora.py":
             line += " --max_steps 1 --previews off"
-        guide.run(line, guide.folder)
+        guide.run_again(line, guide.folder)
     output = guide.folder / "finetune" / "output"
     weights = load_file(output / "best_model" / "adapter_model.safetensors")
     assert any(name.endswith("lora_B.weight") and value.any() for name, value in weights.items())
@@ -264,7 +319,15 @@ def test_the_commands_run_from_the_repositorys_root_too(guide: Guide, made: Path
     assert len(read_metadata(guide.folder / "finetune" / "data")) == 3
 
 
-def test_the_dataset_classes_are_offered(guide: Guide, made: Path) -> None:
+def test_the_dataset_classes_are_offered(
+    guide: Guide, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not guide.as_shipped:
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        offered = runpy.run_path(str(guide.folder / "finetune" / "lora" / "dataset.py"))
+        assert len(offered["load_dataset"](made / "data")) == 13
+        assert offered["ClipDataset"].__name__ == "ClipDataset"
+        return
     code = (
         "from dataset import ClipDataset, load_dataset; from pathlib import Path; "
         "print(len(load_dataset(Path('finetune/data'))), ClipDataset.__name__)"
