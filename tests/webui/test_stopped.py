@@ -1,7 +1,8 @@
-"""How the page's server ends."""
+"""How the page's server starts and ends."""
 
 from __future__ import annotations
 
+import inspect
 import signal
 import socket
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import time
 
 import pytest
+
+from musicgen_lora.webui.library import no_stubs
 
 pytest.importorskip("uvicorn", reason="the page's libraries are not installed")
 
@@ -49,3 +52,23 @@ def test_an_open_tab_keeps_no_server_up(number: signal.Signals) -> None:
     # What a process says that Ctrl-C ends; the command says it in its own words.
     assert "ERROR" not in said
     assert said.count("Traceback") == (number == signal.SIGINT)
+
+
+def test_the_library_writes_no_stub_files_while_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradio = pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
+    from gradio import component_meta
+
+    read: list[str] = []
+    monkeypatch.setattr(
+        component_meta,
+        "extract_class_source_code",
+        lambda code, name: read.append(name) or (None, None),
+    )
+    with no_stubs():
+        component_meta.create_or_modify_pyi(gradio.Textbox, "Textbox", [])
+        assert inspect.getfile(gradio.Textbox).endswith("textbox.py"), "others find files"
+    assert read == []
+    # It would, otherwise.
+    with pytest.raises(ValueError, match="class source"):
+        component_meta.create_or_modify_pyi(gradio.Textbox, "Textbox", [])
+    assert read == ["Textbox"]

@@ -14,7 +14,9 @@ from musicgen_lora.config.page import UiSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
+from musicgen_lora.runtime.garbage import no_garbage
 from musicgen_lora.terminals import handled, hangups, let_go
+from musicgen_lora.webui.library import no_stubs
 
 if TYPE_CHECKING:
     import uvicorn
@@ -46,10 +48,11 @@ def serve_page(settings: UiSettings) -> None:
             raise UserError(f"--audio_dirs {folder}: no such folder.")
     _check_port(settings.host, settings.port)
 
-    import uvicorn
+    with no_garbage(), no_stubs():
+        import uvicorn
 
-    from musicgen_lora.webui.server import make_app
-    from musicgen_lora.webui.workspace import Workspace
+        from musicgen_lora.webui.server import make_app
+        from musicgen_lora.webui.workspace import Workspace
 
     language = None if settings.page_language == "browser" else settings.page_language
     workspace = Workspace(settings.workspace, settings.audio_dirs)
