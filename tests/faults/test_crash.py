@@ -68,7 +68,7 @@ def unbroken(data: Path, tiny_model_dir: Path, tmp_path_factory: pytest.TempPath
 
 
 @pytest.mark.parametrize(
-    "n_kills", [20, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    "n_kills", [8, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
 def test_kill_9_at_any_moment_loses_nothing(
     n_kills: int, tmp_path: Path, data: Path, tiny_model_dir: Path, unbroken

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from musicgen_lora.webui.library import no_stubs
+
+# Before the test modules, which load it as they like.
+with no_stubs(), contextlib.suppress(ImportError):
+    import gradio  # noqa: F401
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import socket
 import subprocess
@@ -10,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from musicgen_lora.webui.library import no_stubs
 
 pytest.importorskip("uvicorn", reason="the page's libraries are not installed")
 
@@ -99,3 +102,23 @@ def test_a_page_that_can_not_listen_gives_the_workspace_back(tmp_path: Path) -> 
         with pytest.raises(UserError, match="cannot listen there"):
             serve_page(UiSettings(workspace=tmp_path, port=taken.getsockname()[1]))
     assert not locks.in_use(tmp_path)
+
+
+def test_the_library_writes_no_stub_files_while_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradio = pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
+    from gradio import component_meta
+
+    read: list[str] = []
+    monkeypatch.setattr(
+        component_meta,
+        "extract_class_source_code",
+        lambda code, name: read.append(name) or (None, None),
+    )
+    with no_stubs():
+        component_meta.create_or_modify_pyi(gradio.Textbox, "Textbox", [])
+        assert inspect.getfile(gradio.Textbox).endswith("textbox.py"), "others find files"
+    assert read == []
+    # It would, otherwise.
+    with pytest.raises(ValueError, match="class source"):
+        component_meta.create_or_modify_pyi(gradio.Textbox, "Textbox", [])
+    assert read == ["Textbox"]

@@ -20,7 +20,9 @@ from musicgen_lora.extras import require_extra
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import fields, text
 from musicgen_lora.runtime import locks
+from musicgen_lora.runtime.garbage import no_garbage
 from musicgen_lora.terminals import handled, hangups, let_go
+from musicgen_lora.webui.library import no_stubs
 
 if TYPE_CHECKING:
     import uvicorn
@@ -90,10 +92,11 @@ def held(workspace: Path, address: str) -> Iterator[None]:
 def _serve_workspace(
     settings: UiSettings, address: str, hosts: tuple[str, ...] | None, password: str
 ) -> None:
-    import uvicorn
+    with no_garbage(), no_stubs():
+        import uvicorn
 
-    from musicgen_lora.webui.server import make_app
-    from musicgen_lora.webui.workspace import Workspace
+        from musicgen_lora.webui.server import make_app
+        from musicgen_lora.webui.workspace import Workspace
 
     language = None if settings.page_language == "browser" else settings.page_language
     workspace = Workspace(settings.workspace, settings.audio_dirs)
