@@ -21,6 +21,9 @@ os.environ["MUSICGEN_LORA_LANGUAGE"] = "en"
 # started. This one does nothing either: the tests themselves still outlive their terminal.
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
+# SIGINT is ignored where a script began the tests in the background.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 

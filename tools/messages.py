@@ -72,6 +72,7 @@ NOT_MESSAGES = {
     # What tyro says.
     "commands/wrong_flags.py": r"(Unrecog|Missing|invalid|Error parsing|Perhaps).*",
     "language": r"(?!--language).*",
+    "generation/decoding/caches.py": r"cache of.*",
     "doctor.py": r"\{0\}, \{1\} GiB",
     "training/packed/train.py": r"training.packed.*",
     # The page has a table of its own, assets/webui.zh.json.

@@ -230,10 +230,11 @@ def check_strengths(adapters: list[Path], strengths: list[float]) -> None:
 
 def check_strength(strength: float) -> None:
     """Raises a UserError if a strength is out of range, or no number."""
-    if not (isinstance(strength, Real) and 0.0 <= strength <= 2.0):
+    is_number = isinstance(strength, Real)
+    if not (is_number and 0.0 <= strength <= 2.0):
+        said = f"{strength:g}" if is_number else shortened(strength)
         raise UserError(
-            f"strength = {shortened(strength)}: must be from 0 (the base alone) to 2; 1 is the "
-            "adapter as trained."
+            f"strength = {said}: must be from 0 (the base alone) to 2; 1 is the adapter as trained."
         )
 
 

@@ -90,7 +90,7 @@ def half_where_faster(n_heads: int, width: int) -> torch.dtype:
     options = {"float32": torch.float32}
     if rows_are_independent(n_heads, width, torch.bfloat16):
         options["bfloat16"] = torch.bfloat16
-    what = f"cache for {n_heads} heads of {width}"
+    what = f"cache of {n_heads} x {width}"
     return options[kept_choice(what, list(options), lambda: _fastest(n_heads, width, options))]
 
 
