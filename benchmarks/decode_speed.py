@@ -33,11 +33,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.runtime.allocator import huge_pages
 from musicgen_lora.runtime.threads import bounded_spinning, is_alone
 
 # Before torch loads, as the commands do it.
-os.environ.update(bounded_spinning(alone=is_alone()) | huge_pages())
+os.environ.update(bounded_spinning(alone=is_alone()))
 
 import torch
 from training_speed import CAPTIONS, make_model

@@ -1,5 +1,5 @@
 """Steps of transformers' `generate` in a process of its own, as its users start it: with torch's
-defaults for waiting threads and memory pages, which our commands change before torch loads.
+default for waiting threads, which our commands change before torch loads.
 
 `Transformers` starts it; it then answers requests in turn and sleeps between them.
 """
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from musicgen_lora.runtime.allocator import HUGE_PAGES
 from musicgen_lora.runtime.threads import DECIDED_BY
 
 
@@ -34,10 +33,9 @@ class Transformers:
     ) -> None:
         values = {"shape": shape, "n_layers": n_layers, "n_threads": n_threads}
         flags = [f"--{name}={value}" for name, value in values.items() if value is not None]
-        ours = {*DECIDED_BY, *HUGE_PAGES}
         self._process = subprocess.Popen(
             [sys.executable, __file__, *flags, *["--cpu_time"] * cpu_time],
-            env={name: value for name, value in os.environ.items() if name not in ours},
+            env={name: value for name, value in os.environ.items() if name not in DECIDED_BY},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -24,7 +24,6 @@ from musicgen_lora.errors import UserError, printable
 from musicgen_lora.given import check_given
 from musicgen_lora.language.choice import speak
 from musicgen_lora.language.translate import translated
-from musicgen_lora.runtime.allocator import huge_pages
 from musicgen_lora.runtime.garbage import no_garbage
 from musicgen_lora.runtime.threads import bounded_spinning, is_alone
 from musicgen_lora.terminals import open_streams
@@ -72,8 +71,7 @@ def main(
     try:
         command, *flags = speak(words) or ["--help"]
         # Before anything loads torch.
-        alone = command == "generate" and is_alone()
-        os.environ.update(bounded_spinning(alone=alone) | huge_pages())
+        os.environ.update(bounded_spinning(alone=command == "generate" and is_alone()))
         with terminable():
             code = _run(command, flags, config, load)
         sys.stdout.flush()

@@ -1,30 +1,13 @@
-"""Control over the memory of tensors: the size of its pages, and whether what they free is kept."""
+"""Control over whether the C library's allocator keeps the memory that tensors free."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-
-
-HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
-"""Torch then asks Linux for pages of 2 MB instead of 4 kB for tensors of that size and more."""
-
-
-def huge_pages(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables to set before torch loads; none if the user has decided. Decoding waits for the
-    weights, and pages of 4 kB are read more slowly: each needs a look-up of its address.
-
-    Args:
-        environment: the process's (default: this one's).
-    """
-    given = os.environ if environment is None else environment
-    return {name: value for name, value in HUGE_PAGES.items() if name not in given}
 
 
 def keep_freed_memory() -> None:
