@@ -16,9 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from musicgen_lora.generation.decoding.choices import fastest, kept_choice
+from musicgen_lora.generation.decoding.choices import fastest, kept_choice, recalled
 from musicgen_lora.generation.decoding.places import Places
 
+CPU_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Precisions of a CPU's cache, the one that always works first."""
 TIMED_LAYERS, TIMED_POSITIONS = 5, 500
 """Of the attention that is timed: ten seconds."""
 TRIED = (1, 3, 45, 256, 700, 1500)
@@ -87,27 +89,32 @@ def half_where_faster(n_heads: int, width: int) -> torch.dtype:
 
     A step reads all of its cache: past ten seconds of eight clips that is more than the weights.
     """
-    options = {"float32": torch.float32}
-    if rows_are_independent(n_heads, width, torch.bfloat16):
-        options["bfloat16"] = torch.bfloat16
     what = f"cache of {n_heads} x {width}"
-    return options[kept_choice(what, list(options), lambda: _fastest(n_heads, width, options))]
+    # An earlier choice was tried when it was made.
+    return CPU_DTYPES[recalled(what, CPU_DTYPES) or _choose(what, n_heads, width)]
+
+
+def _choose(what: str, n_heads: int, width: int) -> str:
+    names = list(CPU_DTYPES)
+    if not rows_are_independent(n_heads, width, torch.bfloat16):
+        names.remove("bfloat16")
+    return kept_choice(what, names, lambda: _fastest(n_heads, width, names))
 
 
 @torch.inference_mode()
-def _fastest(n_heads: int, width: int, options: dict[str, torch.dtype]) -> str:
-    """The option in which four guided clips attend to the last and the first half second of ten."""
+def _fastest(n_heads: int, width: int, names: Sequence[str]) -> str:
+    """The precision in which four guided clips attend fastest, half a second in and ten."""
     shape = (TIMED_LAYERS, 2, 8, n_heads, TIMED_POSITIONS, width)
     qkv = torch.randn(8, 3, n_heads, width, generator=torch.Generator().manual_seed(0))
-    caches = {name: torch.zeros(shape, dtype=dtype) for name, dtype in options.items()}
+    caches = {name: torch.zeros(shape, dtype=CPU_DTYPES[name]) for name in names}
 
     def run(name: str) -> None:
         for at in (TIMED_POSITIONS // 20, TIMED_POSITIONS - 1):
-            attention = Attention(caches[name], at)
+            timed = Attention(caches[name], at)
             for layer in range(TIMED_LAYERS):
-                attention.attend(layer, qkv)
+                timed.attend(layer, qkv)
 
-    return fastest({name: functools.partial(run, name) for name in options})
+    return fastest({name: functools.partial(run, name) for name in names})
 
 
 BUCKET = 256

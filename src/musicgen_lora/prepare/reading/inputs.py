@@ -153,7 +153,8 @@ def find_inputs(
 
 def _say_datasets(input_dir: Path, files: Iterable[Path], remarks: Remarks) -> None:
     """Says which folders below the input are datasets that an earlier run made elsewhere."""
-    for folder in sorted({parent for file in files for parent in file.parents}):
+    folders = {file.parent for file in files}
+    for folder in sorted(folders | {parent for one in folders for parent in one.parents}):
         is_below = folder != input_dir and folder.is_relative_to(input_dir)
         if is_below and any(folder.glob("*.ledger.json")):
             remarks.add(PREPARED, str(folder))
