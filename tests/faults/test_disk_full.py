@@ -155,8 +155,9 @@ def test_a_full_disk_is_the_preparations_fault_and_not_a_files(
             code = main(words)
         out_said, err_said = capfd.readouterr()
     assert code == 1, out_said + err_said
-    (line,) = err_said.splitlines()
-    assert ".wav: cannot be written (File too large)" in line
+    lines = err_said.splitlines()
+    assert len(lines) == 1, err_said
+    assert ".wav: cannot be written (File too large)" in lines[0]
     assert "left out" not in out_said
     assert not (out / "metadata.json").exists()
     assert not list(out.rglob(".staging-*"))

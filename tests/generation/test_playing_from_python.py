@@ -22,7 +22,6 @@ from tiny import make_tiny_musicgen
 from musicgen_lora import GenerateSettings, MusicGen, UserError, generate_audio
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.generation.clips.clip import GeneratedClip
-from musicgen_lora.generation.decoding import products
 from musicgen_lora.model.lora.facts import AdapterFacts
 
 PROMPTS = ["hip hop 808 beat", "sparse <b>drums</b>"]
@@ -94,7 +93,6 @@ def test_the_callers_random_numbers_stay_their_own(
 ) -> None:
     """On the first use of a base, which measures what is fastest, as on every later one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(products, "_chosen", {})
     # In a place of its own, so that it is read and not copied from another test's.
     folder = shutil.copytree(tiny_model_dir, tmp_path / "base")
     before = torch.random.get_rng_state()

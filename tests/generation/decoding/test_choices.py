@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -26,31 +29,79 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "musicgen_lora" / choices.FILE
 
 
-def never() -> str:
+def never(*given: object) -> str:
     raise AssertionError("chosen again")
 
 
-def test_a_choice_is_made_once(cache: Path) -> None:
-    assert kept_choice("x", ["a", "b"], lambda: "b") == "b"
+@pytest.fixture
+def restart(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """As for the next process."""
+
+    def forget() -> None:
+        monkeypatch.setattr(choices, "_chosen", {})
+        monkeypatch.setattr(choices, "_unsaved", set())
+
+    return forget
+
+
+def test_a_choice_is_made_once(cache: Path, restart: Callable[[], None]) -> None:
+    assert kept_choice("x", ["a", "b"], lambda _: "b") == "b"
+    restart()
     assert kept_choice("x", ["a", "b"], never) == "b"
-    assert kept_choice("y", ["a", "b"], lambda: "a") == "a"
+    assert kept_choice("y", ["a", "b"], lambda _: "a") == "a"
+    assert choices.is_saved("y")
     assert len(json.loads(cache.read_text())) == 2
 
 
-def test_an_option_that_is_gone_and_a_damaged_file_are_chosen_anew(cache: Path) -> None:
-    kept_choice("x", ["a", "b"], lambda: "b")
-    assert kept_choice("x", ["a", "c"], lambda: "c") == "c"
+def test_a_process_stays_with_its_choice_whatever_happens_to_the_file(cache: Path) -> None:
+    assert kept_choice("x", ["a", "b"], lambda _: "b") == "b"
+    cache.unlink()
+    assert kept_choice("x", ["a", "b"], never) == "b"
+
+
+def test_choices_of_processes_that_choose_at_the_same_time_all_stay(
+    cache: Path, restart: Callable[[], None]
+) -> None:
+    """Each reads the file, chooses, and writes what it knows: others' choices were lost, and a
+    later process played the same seed otherwise."""
+
+    def meanwhile(names: Sequence[str]) -> str:
+        other = {choices._key("x"): "a", choices._key("y"): "a"}
+        cache.write_text(json.dumps(other))
+        return "b"
+
+    assert kept_choice("x", ["a", "b"], meanwhile) == "a"
+    assert kept_choice("z", ["a", "b"], lambda _: "b") == "b"
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_choose, range(40)))
+    restart()
+    assert kept_choice("y", ["a", "b"], never) == "a"
+    assert [kept_choice(str(index), ["a", "b"], never) for index in range(40)] == ["b"] * 40
+
+
+def _choose(index: int) -> str:
+    return kept_choice(str(index), ["a", "b"], lambda _: "b")
+
+
+def test_an_option_that_is_gone_and_a_damaged_file_are_chosen_anew(
+    cache: Path, restart: Callable[[], None]
+) -> None:
+    kept_choice("x", ["a", "b"], lambda _: "b")
+    assert kept_choice("x", ["a", "c"], lambda _: "c") == "c"
     for content in ("{", "[]", '{"x": 3}', ""):
         cache.write_text(content)
-        assert kept_choice("x", ["a", "c"], lambda: "a") == "a"
+        restart()
+        assert kept_choice("x", ["a", "c"], lambda _: "a") == "a"
 
 
-def test_the_first_is_taken_unmeasured_where_nothing_can_be_kept(
+def test_the_first_that_is_usable_is_taken_unmeasured_where_nothing_can_be_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert kept_choice("x", ["a", "b"], never) == "a"
+    assert kept_choice("y", ["a", "b", "c"], never, lambda: ["b", "c"]) == "b"
+    assert not choices.is_saved("y")
 
 
 def test_forms_that_depend_on_the_rows_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +211,7 @@ def test_auto_takes_what_is_fast_and_near(
     # Measured here, as elsewhere in the tests it is not.
     monkeypatch.setattr(precision, "fastest_near_lossless", fastest_near_lossless)
     monkeypatch.setattr(products, "fastest", choices.fastest)
-    monkeypatch.setattr(products, "_chosen", {})
+    monkeypatch.setattr(choices, "_chosen", {})
     base = BaseModel(load_base(tiny_model_dir))
     assert choose_precision(base, "int8", CPU)[0] == "int8"
     with pytest.raises(UserError, match="int8 is for CPUs"):

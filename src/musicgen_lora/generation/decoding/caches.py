@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from musicgen_lora.generation.decoding.choices import fastest, kept_choice, recalled
+from musicgen_lora.generation.decoding.choices import fastest, kept_choice
 from musicgen_lora.generation.decoding.places import Places
 
 CPU_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -89,16 +89,17 @@ def half_where_faster(n_heads: int, width: int) -> torch.dtype:
 
     A step reads all of its cache: past ten seconds of eight clips that is more than the weights.
     """
-    what = f"cache of {n_heads} x {width}"
-    # An earlier choice was tried when it was made.
-    return CPU_DTYPES[recalled(what, CPU_DTYPES) or _choose(what, n_heads, width)]
-
-
-def _choose(what: str, n_heads: int, width: int) -> str:
-    names = list(CPU_DTYPES)
-    if not rows_are_independent(n_heads, width, torch.bfloat16):
-        names.remove("bfloat16")
-    return kept_choice(what, names, lambda: _fastest(n_heads, width, names))
+    name = kept_choice(
+        f"cache of {n_heads} x {width}",
+        list(CPU_DTYPES),
+        lambda names: _fastest(n_heads, width, names),
+        lambda: [
+            name
+            for name, dtype in CPU_DTYPES.items()
+            if dtype == torch.float32 or rows_are_independent(n_heads, width, dtype)
+        ],
+    )
+    return CPU_DTYPES[name]
 
 
 @torch.inference_mode()

@@ -14,10 +14,11 @@ import functools
 import os
 import platform
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from musicgen_lora import atomic
 from musicgen_lora.errors import RunError, UserError
@@ -34,6 +35,8 @@ ROUNDS = 7
 may be running."""
 HOPELESS = 2.5
 """An option this many times slower than the best is not timed again."""
+LONGEST_WAIT_S = 10.0
+"""For another process that is saving its choice."""
 
 
 @functools.cache
@@ -47,10 +50,42 @@ def processor() -> str:
     return f"{name.strip()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def recalled(what: str, options: Collection[str]) -> str | None:
-    """An earlier choice; None if there is none, or if it is no longer an option."""
-    found = _read(cache_root() / FILE).get(_key(what))
-    return found if found in options else None
+def kept_choice(
+    what: str,
+    options: Sequence[str],
+    choose: Callable[[Sequence[str]], str],
+    usable: Callable[[], Sequence[str]] | None = None,
+) -> str:
+    """An earlier choice, or a new one, which is saved. A process stays with what it has chosen,
+    whatever happens to the file.
+
+    Args:
+        what: purpose of the choice, unique among all choices on this computer.
+        options: the candidates.
+        choose: chooses one of those that are usable.
+        usable: finds the options that work on this computer, if not all do. The first one is taken
+            if choices can't be saved.
+    """
+    place = (cache_root() / FILE, _key(what))
+    name = _chosen.get(place) or _read(place[0]).get(place[1])
+    if name is None or name not in options:
+        names = options if usable is None else usable()
+        name = _new_choice(*place, names, choose)
+        _unsaved.discard(place)
+        if name is None:
+            name = names[0]
+            _unsaved.add(place)
+    _chosen[place] = name
+    return name
+
+
+def is_saved(what: str) -> bool:
+    """Whether a choice that this process has made is kept for later ones."""
+    return (cache_root() / FILE, _key(what)) not in _unsaved
+
+
+_chosen: dict[tuple[Path, str], str] = {}
+_unsaved: set[tuple[Path, str]] = set()
 
 
 def _key(what: str) -> str:
@@ -58,30 +93,23 @@ def _key(what: str) -> str:
     return f"{processor()}, torch {torch.__version__}, {threads} threads, {what}"
 
 
-def kept_choice(what: str, options: Sequence[str], choose: Callable[[], str]) -> str:
-    """An earlier choice, or a new one, which is saved.
-
-    Args:
-        what: purpose of the choice, unique among all choices on this computer.
-        options: the candidates; the first one is taken if choices can't be saved.
-        choose: chooses one of them.
-    """
-    before = recalled(what, options)
-    if before is not None:
-        return before
-    key, path = _key(what), cache_root() / FILE
+def _new_choice(
+    path: Path, key: str, names: Sequence[str], choose: Callable[[Sequence[str]], str]
+) -> str | None:
+    """One of the names, once it is saved; None if that can't be done."""
     try:
-        cache_root().mkdir(parents=True, exist_ok=True)
-        if not os.access(cache_root(), os.W_OK):
-            return options[0]
-        found = options[0] if len(options) == 1 else choose()
-        # Another process may have chosen meanwhile; then its choice stands.
-        known = _read(path)
-        if known.get(key) not in options:
-            known[key] = found
-            atomic.write_json(path, known)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            return None
+        found = names[0] if len(names) == 1 else choose(names)
+        with FileLock(path.with_suffix(".lock"), timeout=LONGEST_WAIT_S):
+            # Another process may have chosen meanwhile: then its choice stands.
+            known = _read(path)
+            if known.get(key) not in names:
+                known[key] = found
+                atomic.write_json(path, known)
     except (OSError, RunError):
-        return options[0]
+        return None
     return known[key]
 
 

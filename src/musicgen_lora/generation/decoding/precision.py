@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.decoding.choices import kept_choice, recalled
+from musicgen_lora.generation.decoding.choices import is_saved, kept_choice
 from musicgen_lora.generation.decoding.decoder import PRECISIONS, Decoder, threads_for
 from musicgen_lora.generation.decoding.playing import Playing
 from musicgen_lora.generation.decoding.request import Conditions
@@ -61,9 +61,9 @@ def choose_precision(
     with threads_for(base):
         # If the list of precisions changes, the choice is made again.
         what = f"precision of {base.fingerprint}, {' '.join(PRECISIONS)}"
-        found = kept_choice(what, PRECISIONS, lambda: fastest_near_lossless(base, tell))
-        is_kept = recalled(what, PRECISIONS) is not None
-    if not is_kept:
+        found = kept_choice(what, PRECISIONS, lambda _: fastest_near_lossless(base, tell))
+        is_firm = is_saved(what)
+    if not is_firm:
         return found, (
             f"Decoding in {found}: {cache_root()} is not writable, and without a saved choice of a "
             "faster precision a seed could give another clip each time. Make the folder writable, "

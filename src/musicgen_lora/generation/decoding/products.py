@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from musicgen_lora.generation.decoding.choices import fastest, kept_choice, recalled
+from musicgen_lora.generation.decoding.choices import fastest, kept_choice
 from musicgen_lora.runtime.precision import DTYPES
 
 Product = Callable[[torch.Tensor], torch.Tensor]
@@ -276,23 +276,17 @@ def product_of(weight: torch.Tensor, precision: str) -> Product:
     forms = FORMS[precision]
     # If the list of forms changes, the choice is made again.
     what = f"product of {precision} {tuple(weight.shape)}, {' '.join(forms)}"
-    if what not in _chosen:
-        # An earlier choice was tried when it was made.
-        _chosen[what] = recalled(what, forms) or _choose(what, weight, precision)
-    return forms[_chosen[what]](weight)
-
-
-_chosen: dict[str, str] = {}
-"""Choices of this process, which keeps them whatever happens to the file."""
-
-
-def _choose(what: str, weight: torch.Tensor, precision: str) -> str:
-    names = usable_forms(weight, precision)
-    return kept_choice(what, names, lambda: _fastest_form(weight, precision, names))
+    name = kept_choice(
+        what,
+        list(forms),
+        lambda names: _fastest_form(weight, precision, names),
+        lambda: usable_forms(weight, precision),
+    )
+    return forms[name](weight)
 
 
 @torch.inference_mode()
-def _fastest_form(weight: torch.Tensor, precision: str, names: list[str]) -> str:
+def _fastest_form(weight: torch.Tensor, precision: str, names: Sequence[str]) -> str:
     # Several copies exceed the processor's cache, as a whole model will.
     n_copies = max(1, min(MOST_COPIES, COLD_BYTES // (BYTES[precision] * weight.numel())))
     copies = [weight.clone() for _ in range(n_copies)]
