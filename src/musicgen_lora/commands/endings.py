@@ -6,11 +6,15 @@ import contextlib
 import errno
 import os
 import sys
+import traceback
 
 from musicgen_lora.commands.stops import HungUp, Terminated
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError
 
-ENDINGS = (UserError, OSError, UnicodeEncodeError, RuntimeError, KeyboardInterrupt, Terminated)
+ENDINGS = (
+    *(UserError, OSError, UnicodeEncodeError, RuntimeError, EOFError),
+    *(KeyboardInterrupt, Terminated),
+)
 """Exceptions that may not be bugs; `ending` decides."""
 
 
@@ -53,9 +57,23 @@ def ending(error: BaseException) -> tuple[int, str]:
     if isinstance(error, Terminated):
         nothing = "terminated before anything was done."
         return 143, f"terminated. {error}" if error.args else nothing
+    if isinstance(error, EOFError) and (cut := _cut_bytecode(error)):
+        return 1, (
+            f"{cut}: is cut short, as Python leaves what it compiles when the disk is full; make "
+            f"room, delete the __pycache__ folders in {sys.pycache_prefix or sys.prefix} and run "
+            "the same command again."
+        )
     # torch may not be imported yet, so its classes are told by name.
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
         return 1, (
             "out of memory; lower --batch_size or the clip length (--max_duration, --duration)."
         )
     raise error
+
+
+def _cut_bytecode(error: EOFError) -> str:
+    """The file with a module's bytecode that ended too soon; "" if something else did."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    # Python's own loader of modules; its error doesn't name the file.
+    loading = [frame for frame in frames if frame.f_code.co_name == "_compile_bytecode"]
+    return str(loading[-1].f_locals.get("bytecode_path", "")) if loading else ""
