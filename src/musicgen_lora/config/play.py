@@ -80,7 +80,8 @@ class WritingSettings:
     bpm: Annotated[float, Field(ge=20.0, le=400.0)] | None = None
     """Tempo to ask for, for clips or loops; takes are judged by it."""
     bars: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Make seamless loops of exactly this many bars at that tempo; None makes clips."""
+    """Make seamless loops of exactly this many bars at that tempo (default: the one that the prompt
+    states); None makes clips."""
     key: str = ""
     """Key to ask for, such as "C# minor"; none if empty."""
     best_of: Annotated[int, Field(ge=1, le=1000)] = 1

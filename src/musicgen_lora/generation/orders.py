@@ -12,7 +12,7 @@ from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder, read_prompts
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.clips.written import read_facts
-from musicgen_lora.generation.wanted import checked_orders
+from musicgen_lora.generation.wanted import checked_orders, stated_sentence
 from musicgen_lora.given import NO_CAPTIONS, check_prompts
 from musicgen_lora.model.lora.adapter import AdapterFiles
 from musicgen_lora.plural import count
@@ -49,6 +49,8 @@ def orders_of(
     orders = checked_orders(settings, further)
     if not orders:
         check_prompts([], needed=True)
+    if said := stated_sentence(orders):
+        console.print(said)
     return _without_twins(orders, console)
 
 
