@@ -184,7 +184,8 @@ def wanted_of(settings: GenerateSettings) -> Wanted:
         key=key,
         best_of=settings.best_of,
         tries=max(settings.loop_tries, settings.best_of),
-        format=settings.format,
+        # `orders_of` has chosen that of a recording.
+        format="wav" if settings.format == "auto" else settings.format,
         loudness_lufs=settings.loudness,
         midi=settings.midi,
         spectrogram=settings.spectrogram,
