@@ -96,7 +96,9 @@ def test_takes_of_a_clip_are_counted_and_the_first_is_the_clip(
     np.testing.assert_array_equal(*sounds)
 
 
-@pytest.mark.parametrize("prompt", ["808, 240 bpm", "陷阱，２４０ＢＰＭ", "陷阱，二百四十拍"])
+@pytest.mark.parametrize(
+    "prompt", ["808, 240 bpm", "陷阱，\uff12\uff14\uff10\uff22\uff30\uff2d", "陷阱，二百四十拍"]
+)
 def test_a_loop_takes_the_tempo_that_its_prompt_states(
     prompt: str, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ import soundfile
 
 from musicgen_lora.audio.decoder_words import DecoderWords
 from musicgen_lora.audio.headers import HeadedFile, find_head, lacks_end, may_be_mp3, told_share
-from musicgen_lora.errors import AudioError, audio_unread
+from musicgen_lora.errors import AudioError, audio_unread, no_file
 
 SAMPLE_RATES = range(4_000, 384_001)
 MAX_CHANNELS = 16
@@ -68,7 +68,7 @@ class AudioStream:
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise AudioError(f"{path}: no such audio file.")
+            raise AudioError(str(no_file(path, f"{path}: no such audio file.")))
         if path.stat().st_size == 0:
             _check_disk(path)
             raise AudioError(f"{path}: is empty; copy, download or export it again.")
