@@ -10,6 +10,7 @@ import traceback
 
 from musicgen_lora.commands.stops import HungUp, Terminated
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError
+from musicgen_lora.terminals import OUTPUT
 
 ENDINGS = (
     *(UserError, OSError, UnicodeEncodeError, RuntimeError, EOFError),
@@ -27,11 +28,16 @@ def ending(error: BaseException) -> tuple[int, str]:
     if isinstance(error, UserError):
         return error.exit_code, str(error)
     if isinstance(error, BrokenPipeError):
-        # Whoever read the output (head, less) has gone; python would complain at exit too.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output (head, less) has gone.
+        _discard_output()
         # The exit code of a process killed by SIGPIPE.
         return 141, "stopped: nothing reads its output any more; write it to a file instead."
+    if isinstance(error, OSError) and error.filename == OUTPUT:
+        _discard_output()
+        return 1, (
+            f"what it prints cannot be written ({error.strerror}); make room, or send its output "
+            "to another place."
+        )
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         said = f"{where}{error.strerror or error}"
@@ -69,6 +75,12 @@ def ending(error: BaseException) -> tuple[int, str]:
             "out of memory; lower --batch_size or the clip length (--max_duration, --duration)."
         )
     raise error
+
+
+def _discard_output() -> None:
+    """Python would try to write what is left of it at exit, and complain."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _cut_bytecode(error: EOFError) -> str:
