@@ -52,7 +52,8 @@ class OwnFormat:
         """The format that keeps its samples, as far as there is one."""
         if self.container == "FLAC":
             return "flac"
-        return {16: "wav", 24: "wav24", 32: "wav_float"}[self.n_bits]
+        kinds: list[SoundFormat] = ["wav", "wav24", "wav_float"]
+        return next(kind for kind in kinds if BITS[kind] == self.n_bits)
 
     def lost_in(self, asked: AskedFormat) -> str:
         """Says what a format loses; empty if nothing, or if a lossy one was asked for."""
