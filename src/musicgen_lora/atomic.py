@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ LONGEST_NAME, LONGEST_SUFFIX = 100, 16
 """Bytes up to which staging keeps a name or suffix: disks allow 255, encrypted ones 143."""
 CARD_FILE = "README.md"
 """Not in the manifest: it is prose, which people edit and `evaluate` adds to."""
+LOCK_FILE = ".lock"
+"""In a folder that a process uses (`runtime.locks`); not in the manifest either."""
 
 
 def fsync_folder(folder: Path) -> None:
@@ -140,10 +142,17 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
+def publish_folder(
+    final: Path,
+    fill: Callable[[Path], object],
+    held: Callable[[Path], AbstractContextManager[object]] = nullcontext,
+) -> None:
     """Calls `fill(staging folder)`, adds a manifest of hashes, and puts the folder in place of
     `final`, whose former content is removed only when the new one is whole. If `final` is a link,
     the folder that it points to is replaced, and the link stays.
+
+    Args:
+        held: holds the staging folder until it is whole, as by a lock.
 
     Raises:
         RunError: the disk is full or broken; `final` is as before.
@@ -154,11 +163,12 @@ def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
     with _told(final):
         staging.mkdir(parents=True)
     try:
-        with _told(final), _named_as_in(final, staging):
+        with _told(final), _named_as_in(final, staging), held(staging):
             fill(staging)
             files = _files_below(staging)
             names = {str(path.relative_to(staging)): path for path in files}
-            manifest = {n: sha256_file(path) for n, path in names.items() if n != CARD_FILE}
+            unlisted = (CARD_FILE, LOCK_FILE)
+            manifest = {n: sha256_file(path) for n, path in names.items() if n not in unlisted}
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             _fsync_files([*files, staging / MANIFEST])
             fsync_folder(staging)

@@ -26,7 +26,7 @@ from musicgen_lora.language.choice import speak
 from musicgen_lora.language.translate import translated
 from musicgen_lora.runtime.garbage import no_garbage
 from musicgen_lora.runtime.threads import bounded_spinning, is_alone
-from musicgen_lora.terminals import open_streams
+from musicgen_lora.terminals import named_output, open_streams
 from musicgen_lora.urls import any_url
 
 # What is slow to load is imported where it is used: Ctrl-C ends a command with a message only once
@@ -74,14 +74,15 @@ def main(
         os.environ.update(bounded_spinning(alone=command == "generate" and is_alone()))
         with terminable():
             code = _run(command, flags, config, load)
-        sys.stdout.flush()
+        with named_output():
+            sys.stdout.flush()
         return code
     except ENDINGS as error:
         code, said = ending(error)
         if debug and said:
             traceback.print_exc()
         # The program that help is piped into may have exited.
-        if said and not command.startswith("-"):
+        if said and not (isinstance(error, BrokenPipeError) and command.startswith("-")):
             with contextlib.suppress(BrokenPipeError):
                 line = f"musicgen-lora {command}".rstrip() + f": {translated(said)}"
                 print(printable(line), file=sys.stderr, flush=True)
@@ -90,13 +91,16 @@ def main(
 
 def _run(command: str, flags: list[str], config: Path | None, load: Load) -> int:
     if command in ("-h", "--help", "--version"):
-        print(__version__ if command == "--version" else usage())
+        with named_output():
+            print(__version__ if command == "--version" else usage())
         return 0
     if command == DOCTOR:
         return _run_doctor(flags)
     if command not in COMMANDS:
         raise UserError(f"no such command; use one of: {', '.join([*COMMANDS, DOCTOR])}.")
-    settings = _settings(command, flags, config)
+    # They may print help.
+    with named_output():
+        settings = _settings(command, flags, config)
     from musicgen_lora.console import free_stdout
 
     with (
@@ -147,7 +151,8 @@ def _work(command: Command, settings: Any, load: Load) -> None:
 def _run_doctor(flags: list[str]) -> int:
     if flags:
         raise UserError(f"{flags[0]}: doctor takes no flags; it checks the whole installation.")
-    print(translated(f"Checking this installation; {LOADING}"), flush=True)
+    with named_output():
+        print(translated(f"Checking this installation; {LOADING}"), flush=True)
     with whole_stops():
         from musicgen_lora.console import plain_console, working
         from musicgen_lora.doctor import check_installation

@@ -18,7 +18,7 @@ from rich.text import Text
 from musicgen_lora import heartbeat
 from musicgen_lora.errors import printable
 from musicgen_lora.language.translate import filled, translated, word
-from musicgen_lora.terminals import let_go
+from musicgen_lora.terminals import let_go, named_output
 from musicgen_lora.urls import with_urls
 
 OnStep = Callable[[float, int], None]
@@ -35,7 +35,8 @@ class CommandConsole(Console):
     """rich's console, but in the user's language, and raising when nobody reads what it prints."""
 
     def print(self, *objects: Any, **kwargs: Any) -> None:
-        super().print(*map(_said, objects), **kwargs)
+        with named_output():
+            super().print(*map(_said, objects), **kwargs)
         heartbeat.heard()
 
     def __exit__(self, *error: Any) -> None:

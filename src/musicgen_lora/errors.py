@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
@@ -28,6 +29,22 @@ class RunError(UserError):
 
 class AudioError(UserError):
     """An audio file that cannot be used; the message names it and says why."""
+
+
+def no_folder(path: Path, absent: str) -> UserError:
+    """The error for what is no folder: `absent` if nothing is there; a file is told as one."""
+    if os.path.exists(path):
+        return UserError(
+            f"{path}: is a file, not a folder; give the folder that it is in ({path.parent})."
+        )
+    return UserError(absent)
+
+
+def no_file(path: Path, absent: str) -> UserError:
+    """The error for what can't be read as a file: `absent`, but a folder is told as one."""
+    if os.path.isdir(path):
+        return UserError(f"{path}: is a folder, not a file; give a file in it.")
+    return UserError(absent)
 
 
 def audio_unread(path: Path, error: OSError) -> UserError:

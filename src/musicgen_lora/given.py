@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lora import EMBEDDED_NAME
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import UserError, no_file, no_folder
 from musicgen_lora.extras import LIBRARIES, require_extra
 from musicgen_lora.formats.kinds import shortened
 from musicgen_lora.plural import count
@@ -67,7 +67,7 @@ def check_given(settings: Any) -> None:
         check_is_free(names["output_dir"])
         check_hub_base(names["model_path"], names["hub_base"])
     if names.get("melody") is not None and not names["melody"].is_file():
-        raise UserError(f"--melody {names['melody']}: no such file.")
+        raise no_file(names["melody"], f"--melody {names['melody']}: no such file.")
     if "output_dir" in names:
         check_can_be_written(names["output_dir"])
 
@@ -110,9 +110,10 @@ def local_model(model_path: str) -> Path | None:
         return folder
     looks_like_path = model_path.startswith((".", "/", "~", "\\")) or model_path.count("/") != 1
     if looks_like_path or folder.exists():
-        raise UserError(
+        raise no_folder(
+            folder,
             f"{model_path}: no such model folder; give a folder in Hugging Face format or a hub id "
-            "such as facebook/musicgen-small."
+            "such as facebook/musicgen-small.",
         )
     return None
 
@@ -132,7 +133,7 @@ def check_playing(settings: GenerateSettings) -> None:
     for name in ("continue_from", "regenerate"):
         path = getattr(settings, name)
         if path is not None and not path.is_file():
-            raise UserError(f"--{name} {path}: no such file.")
+            raise no_file(path, f"--{name} {path}: no such file.")
     if settings.prompts_file is not None:
         # Training and decoding run without pydantic, which it needs.
         from musicgen_lora.config.prompts import read_prompts
@@ -146,20 +147,23 @@ def check_input_folder(folder: Path | None) -> None:
         raise UserError("Give --input_dir, the folder with your audio, or --create_example.")
     check_is_folder(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the one with your audio.")
+        raise no_folder(folder, f"{folder}: no such folder; give the one with your audio.")
 
 
 def check_data_folder(folder: Path) -> None:
     """Raises a UserError if there is no such folder."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such data folder; make one with prepare_data.py.")
+        raise no_folder(folder, f"{folder}: no such data folder; make one with prepare_data.py.")
 
 
 def check_metadata_file(folder: Path, name: str) -> None:
     """Raises a UserError if a dataset has no metadata of that name."""
     check_data_folder(folder)
     if not (folder / name).is_file():
-        raise UserError(f"{folder / name}: no such metadata file; make one with prepare_data.py.")
+        raise no_file(
+            folder / name,
+            f"{folder / name}: no such metadata file; make one with prepare_data.py.",
+        )
 
 
 def check_adapters(adapters: list[Path]) -> None:
@@ -207,7 +211,9 @@ def added_sentence(adapters: list[Path], strengths: list[float]) -> str:
 def check_adapter_folder(folder: Path) -> None:
     """Raises a UserError if there is no adapter."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such adapter folder; training writes output_dir/best_model.")
+        raise no_folder(
+            folder, f"{folder}: no such adapter folder; training writes output_dir/best_model."
+        )
     if not (folder / ADAPTER_CONFIG).is_file():
         if (folder / "best_model" / ADAPTER_CONFIG).is_file():
             raise UserError(f"{folder}: is a run's folder; its adapter is {folder / 'best_model'}.")
@@ -263,7 +269,7 @@ def check_hub_base(model_path: str, hub_base: str) -> None:
 def check_export_folder(folder: Path) -> None:
     """Raises a UserError if there is nothing to import."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the one with audiocraft's files.")
+        raise no_folder(folder, f"{folder}: no such folder; give the one with audiocraft's files.")
 
 
 def check_can_be_written(folder: Path) -> None:

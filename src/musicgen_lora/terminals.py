@@ -10,6 +10,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
+from musicgen_lora.errors import DISK_FAULTS
+
+OUTPUT = "<stdout>"
+"""As the file name of a fault that the system gives none."""
+
 _OUTPUTS = [number for number in (1, 2) if os.isatty(number)]
 """Those of standard output and error that were a terminal when the process began."""
 
@@ -25,6 +30,17 @@ def open_streams() -> None:
             mode = "w" if number else "r"
             stream = os.fdopen(number, mode, encoding="utf-8", closefd=False)
             setattr(sys, name, stream)
+
+
+@contextlib.contextmanager
+def named_output() -> Iterator[None]:
+    """Names standard output in the fault of a disk that has no room for what is printed."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in DISK_FAULTS:
+            error.filename = OUTPUT
+        raise
 
 
 def hangups() -> list[int]:

@@ -74,9 +74,9 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path, tiny_model_dir: Path, data,
     file = tmp_path / "file"
     file.write_text("x")
     said = refused(["prepare", "--input_dir", file, "--output_dir", tmp_path / "out"], capsys)
-    assert f"{file}: no such folder" in said
+    assert f"{file}: is a file, not a folder; give the folder that it is in ({tmp_path})" in said
     assert f"{file}: " in refused(train_words(tiny_model_dir, data, file), capsys)
-    assert f"{file}: no such model folder" in refused(
+    assert f"{file}: is a file, not a folder" in refused(
         train_words(file, data, tmp_path / "out"), capsys
     )
 

@@ -21,6 +21,8 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.given import check_adapter_folder
 from musicgen_lora.model.lora.fitting import check_fits
 
+IS_FILE = "{file}: is a file, not a folder; give the folder that it is in"
+
 
 def no_load(place: str) -> Any:
     """Stands in for loading a command's function when nothing should be loaded."""
@@ -46,7 +48,10 @@ def places(tmp_path: Path) -> dict[str, Path]:
     [
         ("prepare", "Give --input_dir"),
         ("prepare --input_dir {mistyped}", "{mistyped}: no such folder"),
-        ("prepare --input_dir {file}", "{file}: no such folder"),
+        (
+            "prepare --input_dir {file}",
+            IS_FILE,
+        ),
         ("prepare --input_dir {audio} --output_dir {file}/x", "cannot be written"),
         ("tokenise --data_dir {mistyped}", "{mistyped}: no such data folder"),
         ("tokenise --data_dir {audio}", "{audio}/metadata.json: no such metadata file"),
@@ -77,12 +82,38 @@ def places(tmp_path: Path) -> dict[str, Path]:
         ("generate --prompts_file {rows}", '{rows}, entry 2: --key "H": no such key'),
         ("generate --prompts_file {mistyped}", "{mistyped}: cannot be read"),
         ("generate --prompts 90bpm --bpm 140", 'the prompt "90bpm" says 90 bpm'),
-        ("generate --prompts x --base_model_path {file}", "{file}: no such model folder"),
+        (
+            "generate --prompts x --base_model_path {file}",
+            IS_FILE,
+        ),
         ("generate --prompts x --melody {mistyped}", "--melody {mistyped}: no such file"),
         ("generate --prompts x --output_dir {file}/a/b", "{file} is not a folder"),
         ("evaluate --lora_model_path {mistyped}", "no such adapter folder"),
         ("evaluate --lora_model_path {adapter} --data_dir {mistyped}", "no such data folder"),
-        ("evaluate --lora_model_path {adapter} --other_data_dir {file}", "no such data folder"),
+        (
+            "evaluate --lora_model_path {adapter} --other_data_dir {file}",
+            IS_FILE,
+        ),
+        (
+            "evaluate --lora_model_path {file}",
+            IS_FILE,
+        ),
+        (
+            "train --data_dir {file}",
+            IS_FILE,
+        ),
+        (
+            "import --input_dir {file} --output_dir {out}",
+            IS_FILE,
+        ),
+        *[
+            (f"generate --prompts x {flag} {{data}}", "{data}: is a folder, not a file; give")
+            for flag in (
+                *("--melody", "--prompts_file", "--config", "--continue_from"),
+                "--from_bar 1 --to_bar 1 --regenerate",
+            )
+        ],
+        ("train --data_dir {data} --metadata_file .", "is a folder, not a file"),
         ("evaluate --lora_model_path {adapter} --output_dir {file}", "cannot be written"),
         ("evaluate --lora_model_path --output_dir {out}", "--lora_model_path is empty"),
         ("merge --output_dir {out}", "--lora_model_path is empty"),
@@ -113,7 +144,10 @@ def test_it_is_refused_before_the_libraries_load(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--format aiff", "--format aiff: must be one of flac, mp3, ogg, wav, wav24, wav_float."),
+        (
+            "--format aiff",
+            "--format aiff: must be one of auto, flac, mp3, ogg, wav, wav24, wav_float.",
+        ),
         ("--stdout aiff", "--stdout aiff: must be one of f32, s16, wav, None."),
         ("--promts x", "--promts: no such flag; did you mean --prompts?"),
         ("--prompt x", "--prompt: no such flag; did you mean --prompts?"),

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from adapters import draw_adapter
 
+from musicgen_lora import atomic
+from musicgen_lora.atomic import LOCK_FILE
 from musicgen_lora.cli import main
 from musicgen_lora.export.folder import publish
-from musicgen_lora.runtime.locks import LOCK_FILE, locked
+from musicgen_lora.runtime.locks import in_use, locked
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +46,37 @@ def test_what_a_killed_one_left_goes_and_what_another_is_writing_stays(tmp_path:
     left = {"out", busy.name, busy_other.name, trained.name}
     assert {path.name for path in tmp_path.iterdir()} == left
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model", "manifest.json"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from musicgen_lora import atomic
+from musicgen_lora.export.folder import publish
+atomic.sha256_file = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+publish(Path(sys.argv[1]), lambda folder: (folder / "model").write_text("whole"))
+"""
+
+
+def test_one_that_is_killed_while_it_hashes_is_cleared_away_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "before")]
+    assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+    assert [path.name.endswith("-before") for path in tmp_path.iterdir()] == [True]
+    busy: list[bool] = []
+
+    def hashed(path: Path) -> str:
+        # Another export of this name must not take it for a killed one's.
+        busy.append(in_use(path.parent))
+        return "0"
+
+    monkeypatch.setattr(atomic, "sha256_file", hashed)
+    publish(tmp_path / "out", lambda folder: (folder / "model").write_text("whole"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert busy == [True]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model", "manifest.json"}
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == {"model": "0"}
 
 
 def test_they_follow_one_another(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from full_disk import files_up_to
 from made_datasets import RATE, beat, make_dataset, tiny_settings
 from safetensors import SafetensorError
 from trainer import file_hashes, interrupt_after
@@ -22,7 +21,7 @@ from musicgen_lora.errors import RunError
 from musicgen_lora.training.checkpoints import newest_checkpoint
 from musicgen_lora.training.train import train_lora
 
-resource = pytest.importorskip("resource", reason="needs Unix's file-size limit")
+pytest.importorskip("resource", reason="needs Unix's file-size limit")
 
 LIMITED = """
 import resource, sys
@@ -31,17 +30,6 @@ limit = int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 sys.exit(main(sys.argv[2:]))
 """
-
-
-@contextlib.contextmanager
-def files_up_to(n_bytes: int) -> Iterator[None]:
-    """No file that this process writes can be larger."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_and_the_best_model(
@@ -143,7 +131,7 @@ def test_a_full_disk_is_the_preparations_fault_and_not_a_files(
     if what == "in workers":
         # They have the limit from whoever started their server.
         run = subprocess.run(
-            [sys.executable, "-c", LIMITED, "60000", *words],
+            [sys.executable, "-B", "-c", LIMITED, "60000", *words],
             capture_output=True,
             text=True,
             check=False,
@@ -184,7 +172,7 @@ def test_a_full_disk_beneath_ffmpeg_is_no_broken_audio(
     program.write_text("#!/bin/sh\nexit 1\n")
     program.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-c", FFMPEG, str(tmp_path), str(limit)],
+        [sys.executable, "-B", "-c", FFMPEG, str(tmp_path), str(limit)],
         capture_output=True,
         text=True,
         check=False,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import soundfile
+from full_disk import files_up_to
 from trainer import file_hashes
 
 from musicgen_lora.cli import main
@@ -22,7 +20,7 @@ from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.runtime import locks
 
-resource = pytest.importorskip("resource", reason="needs Unix's file-size limit")
+pytest.importorskip("resource", reason="needs Unix's file-size limit")
 PROMPTS = ["808", "dark trap drums with bass and the 808 pattern", "hip hop", "- sparse beat"]
 
 
@@ -107,19 +105,6 @@ def test_one_adapter_is_named_without_brackets(pair: list[Path], tmp_path: Path)
     flags = ["--prompts", "808", "--lora_model_path", *map(str, pair), "--strength", "0.7", "0.3"]
     read = parse_settings("generate", flags, config)
     assert (read.lora_model_path, read.strength) == (pair, [0.7, 0.3])
-
-
-@contextmanager
-def files_up_to(n_bytes: int) -> Iterator[None]:
-    """A file that would become longer cannot be written, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(

@@ -18,7 +18,8 @@ from musicgen_lora.config.kinds import SoundFormat
 
 def generate(model: Path | str, folder: Path, *words: str) -> int:
     given = ["generate", "--base_model_path", str(model), "--output_dir", str(folder)]
-    return main([*given, "--prompts", "808 beat", *words])
+    has_prompts = "--prompts" in words or "--prompts_file" in words
+    return main([*given, *(() if has_prompts else ("--prompts", "808 beat")), *words])
 
 
 def test_a_loop_of_the_embedded_base_is_exact_and_says_what_it_is(
@@ -93,6 +94,44 @@ def test_takes_of_a_clip_are_counted_and_the_first_is_the_clip(
         soundfile.read(next((tmp_path / name).glob("*.wav")))[0] for name in ("best", "again")
     ]
     np.testing.assert_array_equal(*sounds)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["808, 240 bpm", "陷阱，\uff12\uff14\uff10\uff22\uff30\uff2d", "陷阱，二百四十拍"]
+)
+def test_a_loop_takes_the_tempo_that_its_prompt_states(
+    prompt: str, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = ["--bars", "1", "--loop_tries", "1", "--prompts", prompt]
+    assert generate(tiny_model_dir, tmp_path / "stated", *loop) == 0
+    assert "the tempo that its prompt states (240 bpm)" in capsys.readouterr().out
+    assert generate(tiny_model_dir, tmp_path / "given", *loop, "--bpm", "240") == 0
+    assert "its prompt states" not in capsys.readouterr().out
+    (stated,), (given,) = ((tmp_path / name).glob("*.wav") for name in ("stated", "given"))
+    assert stated.name == given.name
+    assert stated.read_bytes() == given.read_bytes()
+    assert json.loads(stated.with_suffix(".json").read_text())["bpm"] == 240.0
+
+
+def test_each_loop_has_its_own_tempo_and_none_is_guessed(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "808, 240 bpm", "bars": 1}\n{"prompt": "a", "duration": 0.3}\n')
+    loop = ["--loop_tries", "1", "--prompts_file", str(rows)]
+    two = ["--prompts", "b, 200 bpm", "c", "--bars", "1"]
+    assert generate(tiny_model_dir, tmp_path / "out", *loop, *two) == 2
+    said = capsys.readouterr().err
+    assert "a loop needs its tempo; give --bpm, or state one in 'c'." in said
+    rows.write_text('{"prompt": "808, 240 bpm"}\n{"prompt": "a", "bpm": 220}\n')
+    two = ["--prompts", "b, 200 bpm", "--bars", "1"]
+    assert generate(tiny_model_dir, tmp_path / "out", *loop, *two) == 0
+    assert "states (200, 240 bpm)" in " ".join(capsys.readouterr().out.split())
+    made = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*_01.json")]
+    assert sorted(one["bpm"] for one in made) == [200.0, 220.0, 240.0]
+    rows.write_text('{"prompt": "808, 240 or 200 bpm and 180 bpm", "bars": 1}\n')
+    assert generate(tiny_model_dir, tmp_path / "out", *loop) == 2
+    assert "entry 1" in (said := capsys.readouterr().err) or "line 1" in said
 
 
 @pytest.mark.parametrize(

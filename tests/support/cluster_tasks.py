@@ -53,18 +53,14 @@ def garbage_of(task: Any, alive: Callable[[], None]) -> tuple[bool, bool]:
 
 def make_shard_on_full_disk(task: Any, alive: Callable[[], None]) -> Any:
     """As `make_shard`, but that the disk has no room where a clip's file is called "full"."""
-    import resource
+    from full_disk import files_up_to
 
     from musicgen_lora.dataset import shard_tasks
 
     if not any(Path(clip.audio).stem == "full" for _, clip in task.rows):
         return shard_tasks.make_shard(task, alive)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
-    try:
+    with files_up_to(64):
         return shard_tasks.make_shard(task, alive)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def make_shard_or_die(task: Any, alive: Callable[[], None]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ TRAINED = {"data_dir": "/tmp"}
         (
             "generate",
             PLAYED | {"bars": 2},
-            '"Loop length in bars" 2: a loop needs its tempo; give "Tempo (BPM)" as well.',
-            "“循环的小节数” 2：循环要有速度；请同时写 “速度（BPM）”。",
+            '"Loop length in bars" 2: a loop needs its tempo; give "Tempo (BPM)", or state one '
+            "in 'trap'.",
+            "“循环的小节数” 2：循环要有速度；请填写 “速度（BPM）”，或在 'trap' 里写明。",
         ),
         (
             "generate",
@@ -74,7 +76,7 @@ def test_flags_are_named_as_the_page_labels_them(
     tmp_path: Path, command: str, values: dict[str, Any], english: str, chinese: str
 ) -> None:
     lines = [told(tmp_path, language, command, **values) for language in ("en", "zh")]
-    assert [line.replace("&quot;", '"') for line in lines] == [english, chinese]
+    assert [html.unescape(line) for line in lines] == [english, chinese]
 
 
 def test_what_is_no_flag_stays() -> None:

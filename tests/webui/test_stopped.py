@@ -95,13 +95,17 @@ def test_a_torn_note_of_where_the_page_is_leaves_the_lock_in_force(tmp_path: Pat
         serve_page(UiSettings(workspace=tmp_path))
 
 
-def test_a_page_that_can_not_listen_gives_the_workspace_back(tmp_path: Path) -> None:
+def test_a_page_that_can_not_listen_leaves_its_workspace_alone(tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.mkdir()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(UserError, match="cannot listen there"):
-            serve_page(UiSettings(workspace=tmp_path, port=taken.getsockname()[1]))
-    assert not locks.in_use(tmp_path)
+        for workspace in (new, old):
+            with pytest.raises(UserError, match="cannot listen there"):
+                serve_page(UiSettings(workspace=workspace, port=taken.getsockname()[1]))
+    assert not new.exists()
+    assert not list(old.iterdir())
 
 
 def test_the_library_writes_no_stub_files_while_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import soundfile
 
 from musicgen_lora.audio.decoder_words import DecoderWords
 from musicgen_lora.audio.headers import HeadedFile, find_head, lacks_end, may_be_mp3, told_share
-from musicgen_lora.errors import AudioError, audio_unread
+from musicgen_lora.errors import AudioError, audio_unread, no_file
 
 SAMPLE_RATES = range(4_000, 384_001)
 MAX_CHANNELS = 16
@@ -56,6 +56,8 @@ class AudioStream:
         n_frames: samples per channel by the header; None if it doesn't know, or claims more than
             `LONGEST_S`.
         claimed_s: length in the file's own header, in seconds; None if it doesn't know.
+        container: libsndfile's name of the file's format.
+        subtype: its name of how samples are coded.
         is_float: whether samples beyond full scale are valid.
         is_lossless: whether no lossy codec was used.
 
@@ -66,7 +68,7 @@ class AudioStream:
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise AudioError(f"{path}: no such audio file.")
+            raise AudioError(str(no_file(path, f"{path}: no such audio file.")))
         if path.stat().st_size == 0:
             _check_disk(path)
             raise AudioError(f"{path}: is empty; copy, download or export it again.")
@@ -80,6 +82,7 @@ class AudioStream:
             self._prefer_own_head(n_counted)
         file = self._file
         self.sample_rate, self.n_channels = file.samplerate, file.channels
+        self.container, self.subtype = file.format, file.subtype
         self.is_float = file.subtype in ("FLOAT", "DOUBLE")
         self.is_lossless = file.subtype.startswith(LOSSLESS_SUBTYPES)
         if self.sample_rate not in SAMPLE_RATES or not 1 <= self.n_channels <= MAX_CHANNELS:

@@ -75,6 +75,7 @@ Strengths = Annotated[list[Annotated[float, Field(ge=0.0, le=2.0)]], BeforeValid
 """Strengths of adapters, in the adapters' order."""
 DecodingPrecision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 SoundFormat = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]
+AskedFormat = Literal["auto", SoundFormat]
 
 
 def explained(error: ValidationError) -> str:

@@ -15,6 +15,7 @@ from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.kinds import (
     STRICT,
     Adapters,
+    AskedFormat,
     Base,
     DecodingPrecision,
     Few,
@@ -22,7 +23,6 @@ from musicgen_lora.config.kinds import (
     Place,
     Seconds,
     Seed,
-    SoundFormat,
     Strengths,
     Temperature,
     TopK,
@@ -80,7 +80,8 @@ class WritingSettings:
     bpm: Annotated[float, Field(ge=20.0, le=400.0)] | None = None
     """Tempo to ask for, for clips or loops; takes are judged by it."""
     bars: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Make seamless loops of exactly this many bars at that tempo; None makes clips."""
+    """Make seamless loops of exactly this many bars at that tempo (default: the one that the prompt
+    states); None makes clips."""
     key: str = ""
     """Key to ask for, such as "C# minor"; none if empty."""
     best_of: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -88,8 +89,9 @@ class WritingSettings:
     loop_tries: Annotated[int, Field(ge=1, le=1000)] = 8
     """How many takes of a loop, or of what joins a recording, to try until one fits; if none does,
     the best is kept."""
-    format: SoundFormat = "wav"
-    """wav is 16-bit, wav24 and flac are 24-bit; wav_float is 32-bit float."""
+    format: AskedFormat = "auto"
+    """wav is 16-bit, wav24 and flac are 24-bit; wav_float is 32-bit float; auto is wav, and for a
+    recording what keeps its samples."""
     loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = None
     """Loudness of each clip in LUFS, as far as its peaks allow; None leaves the levels alone,
     except for peaks above full scale."""

@@ -71,10 +71,12 @@ class ClipOrder:
     Args:
         where: the place of its row; empty if from the command line.
         settings: for this clip alone: its prompts, its seed, one variation.
+        has_stated_bpm: whether its tempo is the one that its prompt states.
     """
 
     where: str
     settings: GenerateSettings
+    has_stated_bpm: bool = False
 
     def fault(self, error: UserError) -> UserError:
         """Return the same error, with its row in front."""

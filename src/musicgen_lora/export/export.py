@@ -11,7 +11,7 @@ from musicgen_lora import atomic
 from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import ExportSettings
 from musicgen_lora.console import plain_console
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import UserError, no_folder
 from musicgen_lora.export.adapter import find_samples, write_adapter
 from musicgen_lora.export.audiocraft.write import check_exportable, reads_as_t5, write_audiocraft
 from musicgen_lora.export.card import audiocraft_card
@@ -64,7 +64,7 @@ def check_asked(settings: ExportSettings) -> None:
     elif settings.evaluation is not None:
         raise UserError("--evaluation only works with --format peft, for its card; leave it out.")
     if settings.previews is not None and not settings.previews.is_dir():
-        raise UserError(f"--previews {settings.previews}: no such folder.")
+        raise no_folder(settings.previews, f"--previews {settings.previews}: no such folder.")
 
 
 def _for_audiocraft(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from musicgen_lora import atomic
+from musicgen_lora.atomic import LOCK_FILE
 from musicgen_lora.given import check_is_free
-from musicgen_lora.runtime.locks import LOCK_FILE, in_use, locked
+from musicgen_lora.runtime.locks import in_use, locked
 
 
 def publish(folder: Path, fill: Callable[[Path], object]) -> None:
@@ -21,9 +23,10 @@ def publish(folder: Path, fill: Callable[[Path], object]) -> None:
         RunError: the disk is full or broken; nothing is left behind.
     """
 
-    def fill_free(staging: Path) -> None:
+    @contextmanager
+    def held(staging: Path) -> Iterator[None]:
         with locked(staging):
-            fill(staging)
+            yield
             check_is_free(folder)
         (staging / LOCK_FILE).unlink(missing_ok=True)
 
@@ -33,4 +36,4 @@ def publish(folder: Path, fill: Callable[[Path], object]) -> None:
         # Another command's staging folder has no lock.
         if (staging in own or (staging / LOCK_FILE).exists()) and not in_use(staging):
             shutil.rmtree(staging)
-    atomic.publish_folder(folder, fill_free)
+    atomic.publish_folder(folder, fill, held)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.errors import DISK_FAULTS, RunError, UserError
+from musicgen_lora.errors import DISK_FAULTS, RunError, UserError, no_file
 from musicgen_lora.formats.kinds import Kind, check_kind, fields, shortened
 
 SMALL = 16 << 20
@@ -60,8 +60,8 @@ def read_start(path: Path, n_bytes: int) -> bytes:
             # Python allocates as much as it is asked to read.
             return file.read(min(n_bytes, max(status.st_size, 1 << 16) + 1))
     except OSError as error:
-        kind = RunError if error.errno in DISK_FAULTS else UserError
-        raise kind(f"{path}: cannot be read ({error.strerror}).") from error
+        said = f"{path}: cannot be read ({error.strerror})."
+        raise (RunError(said) if error.errno in DISK_FAULTS else no_file(path, said)) from error
     except ValueError as error:
         raise UserError(f"{path}: is not a usable path ({error}).") from error
 

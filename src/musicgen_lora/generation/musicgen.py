@@ -40,6 +40,7 @@ from musicgen_lora.generation.orders import orders_of, texts_of
 from musicgen_lora.generation.player import Instrument, Player
 from musicgen_lora.generation.recordings.recording import LONGEST_S, asked_of, say_of_recording
 from musicgen_lora.generation.session import Session
+from musicgen_lora.generation.wanted import wanted_of
 from musicgen_lora.given import check_playing
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
@@ -266,7 +267,7 @@ class MusicGen:
         asked = asked_of(settings, window / shape.frame_rate, shape.frame_rate)
         rate = shape.sample_rate if asked is None else asked.extension.sample_rate
         for order in {order.settings.format: order for order in orders}.values():
-            check_format(order.settings.format, rate)
+            check_format(wanted_of(order.settings).format, rate)
         instrument = self._ready()
         reader = lambda: TextReader.of(self.base.tokenizer)  # noqa: E731
         for line in describe_readings(texts_of(orders), reader, "prompt"):

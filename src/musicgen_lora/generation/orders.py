@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -12,7 +13,8 @@ from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder, read_prompts
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.clips.written import read_facts
-from musicgen_lora.generation.wanted import checked_orders
+from musicgen_lora.generation.recordings.own_format import OwnFormat
+from musicgen_lora.generation.wanted import checked_orders, stated_sentence
 from musicgen_lora.given import NO_CAPTIONS, check_prompts
 from musicgen_lora.model.lora.adapter import AdapterFiles
 from musicgen_lora.plural import count
@@ -49,7 +51,26 @@ def orders_of(
     orders = checked_orders(settings, further)
     if not orders:
         check_prompts([], needed=True)
+    if said := stated_sentence(orders):
+        console.print(said)
+    recording = settings.continue_from or settings.regenerate
+    if recording is not None:
+        orders = _in_own_format(orders, OwnFormat.of(recording), console)
     return _without_twins(orders, console)
+
+
+def _in_own_format(
+    orders: Sequence[ClipOrder], own: OwnFormat, console: Console
+) -> list[ClipOrder]:
+    """Keeps a recording's samples where no format is asked for, and says what is lost."""
+    for said in dict.fromkeys(own.lost_in(order.settings.format) for order in orders):
+        if said:
+            console.print(said, style="yellow")
+    found = []
+    for order in orders:
+        kind = own.kept_by if order.settings.format == "auto" else order.settings.format
+        found.append(replace(order, settings=replace(order.settings, format=kind)))
+    return found
 
 
 def _without_twins(orders: Sequence[ClipOrder], console: Console) -> list[ClipOrder]:

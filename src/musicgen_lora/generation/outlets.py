@@ -18,6 +18,7 @@ import numpy as np
 from musicgen_lora.audio.writing import CEILING
 from musicgen_lora.errors import UserError
 from musicgen_lora.plural import count
+from musicgen_lora.terminals import named_output
 
 FALL_S = 0.01
 PipeFormat = Literal["s16", "f32", "wav"]
@@ -101,8 +102,7 @@ class Pipe:
         self._kind = kind
         self._file = os.fdopen(os.dup(1), "wb")
         if kind == "wav":
-            self._file.write(endless_wav_head(sample_rate, n_channels))
-            self._file.flush()
+            self._write(endless_wav_head(sample_rate, n_channels))
 
     def write(self, sound: np.ndarray) -> None:
         samples = sound.T
@@ -110,11 +110,16 @@ class Pipe:
             content = samples.astype("<f4").tobytes()
         else:
             content = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2").tobytes()
-        self._file.write(content)
-        self._file.flush()
+        self._write(content)
 
     def close(self) -> None:
-        self._file.close()
+        with named_output():
+            self._file.close()
+
+    def _write(self, content: bytes) -> None:
+        with named_output():
+            self._file.write(content)
+            self._file.flush()
 
 
 def endless_wav_head(sample_rate: int, n_channels: int) -> bytes:

@@ -6,14 +6,15 @@ Nothing here needs torch or numpy: an impossible request is refused before they 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.kinds import SoundFormat
 from musicgen_lora.config.prompts import ClipOrder, clip_orders
-from musicgen_lora.dataset.caption_words import with_tempo_and_key
+from musicgen_lora.dataset.caption_words import stated_bpm, with_tempo_and_key
 from musicgen_lora.errors import UserError
+from musicgen_lora.formats.kinds import shortened
 from musicgen_lora.given import check_playing, check_prompts, check_strengths
 from musicgen_lora.listening.pitch.key_names import normalise_key
 from musicgen_lora.model.text.wording import english_of
@@ -119,16 +120,19 @@ def check_request(settings: GenerateSettings) -> None:
     check_playing(settings)
     check_strengths(settings.lora_model_path, settings.strength)
     if not checked_orders(settings):
-        wanted_of(settings)
+        # An adapter's captions, which may state their tempi, are read later.
+        captions_state_it = settings.from_captions and settings.bpm is None
+        wanted_of(replace(settings, bars=None) if captions_state_it else settings)
 
 
 def checked_orders(settings: GenerateSettings, further: Sequence[str] = ()) -> list[ClipOrder]:
-    """Every clip of a request, including `further` prompts.
+    """Every clip of a request, including `further` prompts. A loop without a tempo takes the one
+    that its prompt states.
 
     Raises:
         UserError: one is impossible; the message names its row in the prompts file.
     """
-    orders = clip_orders(settings, further)
+    orders = [_at_stated_tempo(order) for order in clip_orders(settings, further)]
     for order in orders:
         try:
             check_prompts(order.settings.prompts, needed=True)
@@ -136,6 +140,25 @@ def checked_orders(settings: GenerateSettings, further: Sequence[str] = ()) -> l
         except UserError as error:
             raise order.fault(error) from error
     return orders
+
+
+def _at_stated_tempo(order: ClipOrder) -> ClipOrder:
+    settings = order.settings
+    if settings.bars is None or settings.bpm is not None:
+        return order
+    found = {stated_bpm(english_of(prompt)) for prompt in settings.prompts}
+    if len(found) != 1 or None in found:
+        return order
+    return replace(order, settings=replace(settings, bpm=found.pop()), has_stated_bpm=True)
+
+
+def stated_sentence(orders: Sequence[ClipOrder]) -> str:
+    """Says which tempi loops take from their prompts; empty if none does."""
+    found = [order.settings.bpm for order in orders if order.has_stated_bpm]
+    if not found:
+        return ""
+    tempi = ", ".join(f"{bpm:g}" for bpm in dict.fromkeys(found))
+    return f"--bars without --bpm: each loop has the tempo that its prompt states ({tempi} bpm)."
 
 
 def wanted_of(settings: GenerateSettings) -> Wanted:
@@ -151,14 +174,18 @@ def wanted_of(settings: GenerateSettings) -> Wanted:
             f'--key "{settings.key}": no such key; give one such as "C# minor", "Bb major" or "Fm".'
         )
     if settings.bars is not None and settings.bpm is None:
-        raise UserError(f"--bars {settings.bars}: a loop needs its tempo; give --bpm as well.")
+        raise UserError(
+            f"--bars {settings.bars}: a loop needs its tempo; give --bpm, or state one in "
+            f"{shortened(settings.prompts[0])}."
+        )
     wanted = Wanted(
         bpm=settings.bpm,
         n_bars=settings.bars,
         key=key,
         best_of=settings.best_of,
         tries=max(settings.loop_tries, settings.best_of),
-        format=settings.format,
+        # `orders_of` has chosen that of a recording.
+        format="wav" if settings.format == "auto" else settings.format,
         loudness_lufs=settings.loudness,
         midi=settings.midi,
         spectrogram=settings.spectrogram,

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from musicgen_lora.atomic import LOCK_FILE
 from musicgen_lora.errors import DISK_FAULTS, RunError, UserError
 from musicgen_lora.urls import check_is_folder
-
-LOCK_FILE = ".lock"
 
 
 class InUse(UserError):

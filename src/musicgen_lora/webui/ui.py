@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from musicgen_lora import atomic
 from musicgen_lora.config.page import UiSettings
 from musicgen_lora.console import plain_console
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import UserError, no_folder
 from musicgen_lora.extras import require_extra
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import fields, text
@@ -54,11 +54,18 @@ def serve_page(settings: UiSettings) -> None:
         )
     for folder in settings.audio_dirs:
         if not folder.is_dir():
-            raise UserError(f"--audio_dirs {folder}: no such folder.")
+            raise no_folder(folder, f"--audio_dirs {folder}: no such folder.")
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{shown}:{settings.port}/"
-    with held(settings.workspace, address):
+    try:
         _check_port(settings.host, settings.port)
+    except UserError:
+        if locks.in_use(settings.workspace):
+            # By the page that has the port, it may be: its address helps more.
+            with held(settings.workspace, address):
+                pass
+        raise
+    with held(settings.workspace, address):
         _serve_workspace(settings, address, LOCAL_HOSTS if is_local else None, password)
 
 

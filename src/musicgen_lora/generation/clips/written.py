@@ -18,6 +18,7 @@ from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
+from musicgen_lora.generation.wanted import wanted_of
 
 
 class Written:
@@ -44,7 +45,7 @@ class Written:
     ) -> None:
         """Records a clip with the prompt and the seed of this place."""
         identity, hashes = document.get("id"), document.get("sha256")
-        suffix = FORMATS[settings.format].suffix
+        suffix = FORMATS[wanted_of(settings).format].suffix
         wanted = [suffix] + settings.midi * [".mid"] + settings.spectrogram * [".png"]
         # Otherwise an old version kept no hashes, or the format differs, or MIDI wasn't requested.
         if not isinstance(identity, str) or not isinstance(hashes, dict):

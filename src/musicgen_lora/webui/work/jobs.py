@@ -25,8 +25,8 @@ import yaml
 from filelock import FileLock
 
 from musicgen_lora import atomic
+from musicgen_lora.atomic import LOCK_FILE
 from musicgen_lora.errors import UserError
-from musicgen_lora.runtime.locks import LOCK_FILE
 from musicgen_lora.webui.work.job import (
     BESIDE_FILE,
     END_FILE,
