@@ -56,9 +56,14 @@ def base_at_home(path: str) -> str:
     return str(at_home(path)) if path.startswith("~") else path
 
 
+def _as_text(value: Any) -> Any:
+    """A folder's path as text: from Python, it may be given as a Path."""
+    return str(value) if isinstance(value, Path) else value
+
+
 Place = Annotated[Path, AfterValidator(at_home)]
 """A file or folder."""
-Base = Annotated[str, AfterValidator(base_at_home)]
+Base = Annotated[str, BeforeValidator(_as_text), AfterValidator(base_at_home)]
 """A base's folder or hub id."""
 
 
