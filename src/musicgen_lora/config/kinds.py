@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -82,6 +83,12 @@ DecodingPrecision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 SoundFormat = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]
 
 
+def with_point(given: object) -> str:
+    """A number with a decimal comma, with a point instead; "" for anything else."""
+    found = re.fullmatch(r"\s*([-+]?\d+),(\d+)\s*", given) if isinstance(given, str) else None
+    return f"{found[1]}.{found[2]}" if found else ""
+
+
 def explained(error: ValidationError) -> str:
     """Return what pydantic found, in one line."""
     first = error.errors(include_url=False)[0]
@@ -94,6 +101,8 @@ def explained(error: ValidationError) -> str:
         return f"{name} = {shown}: must be text; put it in quotes."
     if first["type"] == "list_type" and isinstance(given, str):
         return f"{name} = {shown}: must be a list; put it in brackets."
+    if first["type"] == "float_parsing" and (point := with_point(given)):
+        return f"{name} = {shown}: must be a number; write a point: {point}."
     # What our own validators raise.
     said = first.get("ctx", {}).get("error", first["msg"])
     return f"{name} = {shown}: {str(said)[:200]}."
