@@ -66,8 +66,9 @@ def check_given(settings: Any) -> None:
     if "hub_base" in names:
         check_is_free(names["output_dir"])
         check_hub_base(names["model_path"], names["hub_base"])
-    if names.get("melody") is not None and not names["melody"].is_file():
-        raise UserError(f"--melody {names['melody']}: no such file.")
+    if (melody := names.get("melody")) is not None and not melody.is_file():
+        fault = "is a folder; name one audio file." if melody.is_dir() else "no such file."
+        raise UserError(f"--melody {melody}: {fault}")
     if "output_dir" in names:
         check_can_be_written(names["output_dir"])
 
