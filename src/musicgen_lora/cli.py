@@ -82,7 +82,8 @@ def main(
         if debug and said:
             traceback.print_exc()
         # The program that help is piped into may have exited.
-        if said and not (isinstance(error, BrokenPipeError) and command.startswith("-")):
+        is_help = command.startswith("-") or bool({"-h", "--help"} & set(words))
+        if said and not (isinstance(error, BrokenPipeError) and is_help):
             with contextlib.suppress(BrokenPipeError):
                 line = f"musicgen-lora {command}".rstrip() + f": {translated(said)}"
                 print(printable(line), file=sys.stderr, flush=True)
@@ -149,6 +150,12 @@ def _work(command: Command, settings: Any, load: Load) -> None:
 
 
 def _run_doctor(flags: list[str]) -> int:
+    if flags in (["-h"], ["--help"]):
+        with named_output():
+            print(
+                translated("usage: musicgen-lora doctor: checks the installation; takes no flags.")
+            )
+        return 0
     if flags:
         raise UserError(f"{flags[0]}: doctor takes no flags; it checks the whole installation.")
     with named_output():

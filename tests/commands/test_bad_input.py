@@ -344,3 +344,39 @@ def test_libraries_say_nothing_of_a_home_that_cannot_be_written() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("dash", ["-", *"\u2013\u2014\u2212", "\u2014\u2014", "\uff0d\uff0d"])
+@pytest.mark.parametrize("value", [["7"], []])
+def test_a_flag_with_another_dash_is_no_prompt(
+    dash: str, value: list[str], tmp_path: Path, tiny_model_dir: Path, capsys
+) -> None:
+    """Word processors and Chinese keyboards make one dash of two; what follows was played."""
+    flag = f"{dash}loop-tries"
+    words = [flag, *value] if value else [f"{flag}=7"]
+    playing = ["--base_model_path", tiny_model_dir, "--output_dir", tmp_path / "out"]
+    said = refused(["generate", *playing, "--prompts", "808", *words], capsys)
+    assert "a flag begins with two hyphens: --loop_tries" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_with_a_decimal_comma(tmp_path: Path, capsys) -> None:
+    playing = ["generate", "--prompts", "808"]
+    said = refused([*playing, "--temperature", "0,8"], capsys)
+    assert "--temperature 0,8: must be a number; write a point: 0.8." in said
+    assert "1,5 2" in refused([*playing, "--change_at", "1,5", "2"], capsys)
+    file = tmp_path / "a.yaml"
+    file.write_text("generate:\n  temperature: 0,8\n")
+    said = refused([*playing, "--config", file], capsys)
+    assert "temperature = '0,8': must be a number; write a point: 0.8." in said
+
+
+def test_a_user_without_a_home_folder(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs for a user whom its system doesn't know."""
+
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    said = refused(["generate", "--prompts", "808", "--output_dir", "~/out"], capsys)
+    assert "no home folder; set HOME" in said

@@ -174,3 +174,10 @@ def test_what_is_not_there_is_said_as_of_any_module() -> None:
         musicgen_lora.trian  # noqa: B018  # pyright: ignore
     with pytest.raises(ImportError):
         exec("from musicgen_lora import trian")
+
+
+def test_a_base_may_be_a_path_and_settings_are_those_of_the_command(tmp_path: Path) -> None:
+    assert musicgen_lora.TrainSettings(model_path=tmp_path).model_path == str(tmp_path)  # pyright: ignore[reportArgumentType]
+    for given in ({"prompts": ["808"]}, None, musicgen_lora.TrainSettings()):
+        with pytest.raises(musicgen_lora.UserError, match="generate takes GenerateSettings"):
+            musicgen_lora.generate_audio(given)  # pyright: ignore[reportArgumentType]

@@ -99,3 +99,21 @@ def test_help_tells_the_default_of_a_file(
     from_file = shown("--config", str(path))
     assert "what comes after it is dropped. (default: 3.0)" in from_file
     assert "What to generate: one prompt per clip. (default: one 'two three')" in from_file
+
+
+def test_doctor_has_help_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--help"]) == 0
+    assert "checks the installation" in capsys.readouterr().out
+
+
+def test_help_whose_reader_has_gone_says_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone() -> None:
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout.flush", gone, raising=False)
+        patch.setattr("os.dup2", lambda *_: None)
+        assert main(["train", "--help"]) == 141
+    assert not capsys.readouterr().err

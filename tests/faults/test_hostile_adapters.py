@@ -141,3 +141,21 @@ def test_what_peft_does_not_take_is_one_line(
     with pytest.raises(UserError, match=r"adapter_config\.json") as raised:
         load_adapter(BaseModel.load(tiny_model_dir), tmp_path / "adapter")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_are_not_numbers_as_they_stand(
+    kind: torch.dtype, model: Any, adapter: Path
+) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    odd = {name: (100 * tensor).to(kind) for name, tensor in tensors.items()}
+    save_file(odd, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    refused(model, adapter, f"has type {str(kind).removeprefix('torch.')}.*save the adapter in")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_float_type(kind: torch.dtype, model: Any, adapter: Path) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    kept = {name: tensor.to(kind) for name, tensor in tensors.items()}
+    save_file(kept, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    load_adapter(BaseModel(copy.deepcopy(model)), adapter)

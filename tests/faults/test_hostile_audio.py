@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from made_datasets import RATE, beat, sine
 
+from musicgen_lora import atomic
 from musicgen_lora.audio.files import probe
 from musicgen_lora.cluster.engine import run_shown
 from musicgen_lora.config import PrepareSettings
@@ -269,7 +270,7 @@ def memory_growth(task: tuple[Path, Path], alive) -> tuple[float, str]:
 
     path, analysis = task
     before = megabytes("VmRSS")
-    result = analyse_file(AnalysisTask(path, "0" * 64, analysis), alive)
+    result = analyse_file(AnalysisTask(path, atomic.sha256_file(path), analysis), alive)
     return megabytes("VmHWM") - before, type(result).__name__
 
 

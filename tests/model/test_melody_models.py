@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cli import main
 from musicgen_lora.config import EvaluateSettings, GenerateSettings
 from musicgen_lora.config.train import LoraSettings
+from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.given import check_given
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.training.train import train_lora
 
@@ -143,3 +146,19 @@ def test_a_model_that_takes_no_tune_refuses_one(
     said = capsys.readouterr().err
     assert "takes no melody" in said
     assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-4])
+def test_a_silent_melody_is_refused(level: float, tmp_path: Path, tiny_melody_dir: Path) -> None:
+    """It would be one that stays on C, which is what the model hears without a melody."""
+    write_wav(tmp_path / "silent.wav", sine(440.0, 1.0, RATE, level), RATE)
+    settings = GenerateSettings(
+        base_model_path=str(tiny_melody_dir),
+        prompts=["808"],
+        melody=tmp_path / "silent.wav",
+        output_dir=tmp_path / "out",
+    )
+    with pytest.raises(UserError, match=r"silent.wav: is silent"):
+        generate_audio(settings)
+    with pytest.raises(UserError, match="is a folder, not a file"):
+        check_given(dataclasses.replace(settings, melody=tmp_path))

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from made_datasets import RATE, read_metadata
 
+from musicgen_lora import atomic
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.prepare.clips.cut import ClipPlan, CutTask, cut_file
@@ -116,12 +117,13 @@ def test_analysing_and_cutting_say_how_far_they_are(
         shares.extend([] if share is None else [share])
 
     file, (start_s, stop_s) = mix[0] / "mix.wav", mix[1][-1]
-    record = analyse.analyse_file(analyse.AnalysisTask(file, "0" * 64, tmp_path), alive)
+    digest = atomic.sha256_file(file)
+    record = analyse.analyse_file(analyse.AnalysisTask(file, digest, tmp_path), alive)
     assert isinstance(record, Analysis)
     assert len(shares) > 2 * len(record.segments)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
     shares.clear()
     plans = (ClipPlan(0.0, 4.0), ClipPlan(4.0, 4.0), ClipPlan(start_s, stop_s - start_s))
-    cut_file(CutTask(file, plans, None, RATE, None), alive)
+    cut_file(CutTask(file, digest, plans, None, RATE, None), alive)
     assert shares == pytest.approx([1 / 3, 2 / 3, 1.0])

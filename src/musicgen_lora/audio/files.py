@@ -112,6 +112,8 @@ def read_stretch(
         is_wide = block.shape[1] > 2 and fold is None
         blocks.append(block.mean(axis=1, keepdims=True) if is_wide else block)
     if not blocks:
+        if start_s == 0.0:
+            raise AudioError(f"{stream.path}: has no audio in it; copy or export it again.")
         raise AudioError(f"{stream.path}: has no audio at {start_s:g} s; correct the start.")
     samples = np.concatenate(blocks)
     if fold is not None:

@@ -21,8 +21,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from rich.console import Console
 
 from musicgen_lora.cluster.copies import Copy
+from musicgen_lora.config import SETTINGS
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.formats.kinds import shortened
 from musicgen_lora.plural import count
 from musicgen_lora.urls import as_list, url_of, with_urls
 
@@ -87,6 +89,10 @@ def at_hand(command: str, settings: S) -> Iterator[S]:
         RunError: an output can't be sent; it stays here, and the next run sends it.
     """
     values: Any = settings
+    if not isinstance(settings, SETTINGS[command]):
+        raise UserError(
+            f"{command} takes {SETTINGS[command].__name__}(...), not {shortened(settings)}."
+        )
     urls: dict[str, dict[Path, str]] = {}
     for name in PLACES.get(command, {}):
         places = as_list(getattr(values, name))

@@ -74,6 +74,9 @@ def ending(error: BaseException) -> tuple[int, str]:
         return 1, (
             "out of memory; lower --batch_size or the clip length (--max_duration, --duration)."
         )
+    # What pathlib raises for a user that only a container or a service has.
+    if {"determine", "home"} <= set(str(error).split()):
+        return 2, "this user has no home folder; set HOME to a folder that may be written."
     raise error
 
 

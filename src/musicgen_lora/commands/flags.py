@@ -25,6 +25,9 @@ from musicgen_lora.language.flags import spoken_help, with_help
 from musicgen_lora.language.translate import translated, word
 from musicgen_lora.urls import places_in
 
+_DASHES = "\u2013\u2014\u2015\u2212\uff0d"
+"""En dash, em dash, horizontal bar, minus sign, full-width hyphen."""
+
 
 def take_config(flags: Sequence[str], config: Path | None) -> tuple[list[str], Path | None]:
     """Takes `--config FILE` out of the flags; `config` if there is none."""
@@ -60,6 +63,7 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
         if not from_file:
             _say_nothing_given(config, command)
     try:
+        _check_dashes(list(_values(parts)), flags)
         _check_repeated(_values(parts), flags)
         flags, texts = _take_dashed_texts(settings, flags)
         parts = _parts(settings, _values(parts) | texts)
@@ -156,6 +160,16 @@ def _check_repeated(values: dict[str, Any], flags: Sequence[str]) -> None:
     for name, value in values.items():
         if isinstance(value, list) and names.count(name) > 1:
             raise UserError(f"--{name} is given twice; list all values after one: --{name} A B.")
+
+
+def _check_dashes(names: Sequence[str], flags: Sequence[str]) -> None:
+    """Raises a UserError for a flag with one hyphen, or with the dashes that word processors and
+    Chinese keyboards make of two: after a list of texts it would be one of them, and played."""
+    for flag in flags:
+        found = re.fullmatch(rf"(?:-|[{_DASHES}]+)([A-Za-z][\w-]*)(=.*)?", flag, re.DOTALL)
+        if found and (name := found[1].replace("-", "_")) in names:
+            given = flag.partition("=")[0]
+            raise UserError(f"{given}: a flag begins with two hyphens: --{name}.")
 
 
 def _take_dashed_texts(

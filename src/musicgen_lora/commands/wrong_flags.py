@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 from collections.abc import Sequence
 
-from musicgen_lora.config.kinds import nearest
+from musicgen_lora.config.kinds import nearest, with_point
+from musicgen_lora.urls import as_list
 
 
 def flag_error(box: str, names: Sequence[str]) -> str:
@@ -49,10 +51,15 @@ def _unknown(words: str, names: Sequence[str]) -> str:
 def _unreadable(flag: str, said: str, lines: Sequence[str]) -> str:
     """The line for a value of the wrong type."""
     value = said.rpartition(": ")[2] if said.endswith("'") else said[said.rfind("[") :]
-    shown = value.strip("[].").replace("'", "").replace(",", "")
+    try:
+        shown = " ".join(as_list(ast.literal_eval(value.rstrip("."))))
+    except (ValueError, SyntaxError, TypeError):
+        shown = value.strip("[].").replace("'", "").replace(",", "")
     # As the help has it, in which a list of numbers is "[FLOAT [FLOAT ...]]".
     form = next((line for line in lines if line.startswith(f"{flag} ")), "")
     if "FLOAT" in form:
+        if point := with_point(shown):
+            return f"{flag} {shown}: must be a number; write a point: {point}."
         return f"{flag} {shown}: must be a number."
     if "INT" in form:
         return f"{flag} {shown}: must be a whole number."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -56,9 +57,14 @@ def base_at_home(path: str) -> str:
     return str(at_home(path)) if path.startswith("~") else path
 
 
+def _as_text(value: Any) -> Any:
+    """A folder's path as text: from Python, it may be given as a Path."""
+    return str(value) if isinstance(value, Path) else value
+
+
 Place = Annotated[Path, AfterValidator(at_home)]
 """A file or folder."""
-Base = Annotated[str, AfterValidator(base_at_home)]
+Base = Annotated[str, BeforeValidator(_as_text), AfterValidator(base_at_home)]
 """A base's folder or hub id."""
 
 
@@ -78,6 +84,12 @@ SoundFormat = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]
 AskedFormat = Literal["auto", SoundFormat]
 
 
+def with_point(given: object) -> str:
+    """A number with a decimal comma, with a point instead; "" for anything else."""
+    found = re.fullmatch(r"\s*([-+]?\d+),(\d+)\s*", given) if isinstance(given, str) else None
+    return f"{found[1]}.{found[2]}" if found else ""
+
+
 def explained(error: ValidationError) -> str:
     """Return what pydantic found, in one line."""
     first = error.errors(include_url=False)[0]
@@ -90,6 +102,8 @@ def explained(error: ValidationError) -> str:
         return f"{name} = {shown}: must be text; put it in quotes."
     if first["type"] == "list_type" and isinstance(given, str):
         return f"{name} = {shown}: must be a list; put it in brackets."
+    if first["type"] == "float_parsing" and (point := with_point(given)):
+        return f"{name} = {shown}: must be a number; write a point: {point}."
     # What our own validators raise.
     said = first.get("ctx", {}).get("error", first["msg"])
     return f"{name} = {shown}: {str(said)[:200]}."

@@ -38,7 +38,12 @@ from musicgen_lora.generation.decoding.sampling import advice_sentence
 from musicgen_lora.generation.decoding.stream import CHUNK_S
 from musicgen_lora.generation.orders import orders_of, texts_of
 from musicgen_lora.generation.player import Instrument, Player
-from musicgen_lora.generation.recordings.recording import LONGEST_S, asked_of, say_of_recording
+from musicgen_lora.generation.recordings.recording import (
+    LONGEST_S,
+    SILENT_PEAK,
+    asked_of,
+    say_of_recording,
+)
 from musicgen_lora.generation.session import Session
 from musicgen_lora.generation.wanted import wanted_of
 from musicgen_lora.given import check_playing
@@ -332,6 +337,8 @@ class MusicGen:
                 "facebook/musicgen-melody."
             )
         waveform = read_audio(path, chroma.sample_rate, duration_s=LONGEST_S)
+        if float(np.abs(waveform).max()) < SILENT_PEAK:
+            raise UserError(f"--melody {path}: is silent; give a recording that has a melody.")
         return torch.from_numpy(chroma.along(waveform))[None]
 
 

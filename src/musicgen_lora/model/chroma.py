@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import pad
 from transformers.audio_utils import chroma_filter_bank
 
+from musicgen_lora.audio.fold import fold_to_mono
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import check_kind, fields, integer
@@ -82,7 +83,8 @@ class Chroma:
 
     def _classes(self, waveform: np.ndarray) -> np.ndarray:
         """A pitch class for each window of `[C, N]`."""
-        mono = torch.from_numpy(waveform.mean(axis=0))
+        # The mean of two channels that cancel would be a melody of rounding errors.
+        mono = torch.from_numpy(fold_to_mono(waveform, self.sample_rate)[0][0])
         lacking = max(0, self._n_fft - len(mono))
         mono = pad(mono, (lacking // 2, lacking - lacking // 2))
         centred = pad(mono[None], (self._n_fft // 2, self._n_fft // 2), mode="reflect")[0]

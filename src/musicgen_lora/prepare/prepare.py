@@ -322,6 +322,7 @@ class _Run:
         tasks = [
             CutTask(
                 job.file.path.absolute(),
+                job.file.digest,
                 tuple(job.plans),
                 tuple(self.settings.output_dir.absolute() / path for path in job.paths)
                 if job.file.in_place is None

@@ -1,12 +1,14 @@
-"""Hides messages of libraries that users can't act on."""
+"""Loading with libraries: silent, and by one thread at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Iterator
 
 LIBRARIES = ("torch", "transformers", "peft")
+_LOADS = threading.RLock()
 
 
 def silence_libraries() -> None:
@@ -22,16 +24,23 @@ def silence_libraries() -> None:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """A context in which libraries are silent: in a notebook, their messages would appear in red
-    above the player. Their settings are restored afterwards."""
+    """A context for loading models and for adding layers to them, in which libraries are silent: in
+    a notebook, their messages would appear in red above the player. Their settings are restored
+    afterwards.
+
+    One thread at a time is inside. While transformers loads, it replaces torch's initialisation and
+    its own tying of weights for the whole process: a layer made meanwhile would keep whatever was
+    in memory, and of two loads that overlap, one would restore the other's replacements for good.
+    """
     from transformers.utils import logging
 
-    had_bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    try:
-        with warnings.catch_warnings():
-            silence_libraries()
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if had_bars:
-            logging.enable_progress_bar()
+    with _LOADS:
+        had_bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+        try:
+            with warnings.catch_warnings():
+                silence_libraries()
+                yield
+        finally:
+            logging.set_verbosity(level)
+            if had_bars:
+                logging.enable_progress_bar()

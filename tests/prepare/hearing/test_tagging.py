@@ -19,6 +19,7 @@ from transformers import (
     RobertaTokenizer,
 )
 
+from musicgen_lora.atomic import sha256_file
 from musicgen_lora.cli import main
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.dataset.metadata import load_dataset
@@ -71,15 +72,16 @@ def test_every_tag_that_has_a_word_exists() -> None:
 
 def test_what_was_heard_is_kept_by_the_bytes(tmp_path: Path) -> None:
     path = write_beat(tmp_path, "beat.wav")
-    task = TagTask(path, "a" * 64, tmp_path, ((0.0, 4.0),), "musicnn")
+    digest = sha256_file(path)
+    task = TagTask(path, digest, tmp_path, ((0.0, 4.0),), "musicnn")
     segments = tag_file(task, lambda *_: None)
     assert not isinstance(segments, Failure)
     (heard,) = segments
     # As measured on ten beats: electronic, between 0.43 and 0.64.
     assert max(heard["genre"], key=heard["genre"].__getitem__) == "electronic"
-    assert read_heard(tmp_path, "a" * 64, "musicnn") == [heard]
-    assert read_heard(tmp_path, "a" * 16 + "b" * 48, "musicnn") is None
-    assert read_heard(tmp_path, "a" * 64, "clap") is None
+    assert read_heard(tmp_path, digest, "musicnn") == [heard]
+    assert read_heard(tmp_path, digest[:16] + "b" * 48, "musicnn") is None
+    assert read_heard(tmp_path, digest, "clap") is None
 
 
 def test_captions_say_what_musicnn_hears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +140,7 @@ def tiny_clap(folder: Path) -> Path:
 def test_a_clap_shares_out_each_kind_of_word(tmp_path: Path) -> None:
     clap = tiny_clap(tmp_path / "clap")
     path = write_beat(tmp_path, "beat.wav")
-    task = TagTask(path, "c" * 64, tmp_path, ((0.0, 4.0), (1.0, 2.0)), "clap", clap)
+    task = TagTask(path, sha256_file(path), tmp_path, ((0.0, 4.0), (1.0, 2.0)), "clap", clap)
     segments = tag_file(task, lambda *_: None)
     assert not isinstance(segments, Failure)
     assert len(segments) == 2
@@ -154,7 +156,8 @@ def test_a_clap_that_hears_no_difference_is_refused(
 ) -> None:
     monkeypatch.setattr(tagging, "COLLAPSED", -1.0)
     clap = tiny_clap(tmp_path / "clap")
-    task = TagTask(write_beat(tmp_path, "x.wav"), "d" * 64, tmp_path, ((0.0, 4.0),), "clap", clap)
+    path = write_beat(tmp_path, "x.wav")
+    task = TagTask(path, sha256_file(path), tmp_path, ((0.0, 4.0),), "clap", clap)
     with pytest.raises(UserError, match="can't tell words apart"):
         tag_file(task, lambda *_: None)
 
@@ -177,7 +180,8 @@ def test_a_clap_without_some_of_its_weights_is_refused(tmp_path: Path) -> None:
     weights = load_file(clap / "model.safetensors")
     del weights["text_projection.linear1.weight"]
     save_file(weights, clap / "model.safetensors", {"format": "pt"})
-    task = TagTask(write_beat(tmp_path, "x.wav"), "e" * 64, tmp_path, ((0.0, 4.0),), "clap", clap)
+    path = write_beat(tmp_path, "x.wav")
+    task = TagTask(path, sha256_file(path), tmp_path, ((0.0, 4.0),), "clap", clap)
     with pytest.raises(UserError, match="1 of its weights is missing, such as text_projection"):
         tag_file(task, lambda *_: None)
 

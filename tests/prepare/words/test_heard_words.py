@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 from made_datasets import RATE
 
+from musicgen_lora.atomic import sha256_file
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.prepare.hearing.analyse import AnalysisTask, analyse_file, measured_facts
 from musicgen_lora.prepare.hearing.records import Analysis, Segment
@@ -19,7 +20,7 @@ HATS = ("closed_hat", "open_hat")
 def segment_of(folder: Path, waveform: np.ndarray, digest: str) -> Segment:
     path = folder / f"{digest}.wav"
     soundfile.write(path, waveform.T, RATE)
-    record = analyse_file(AnalysisTask(path, digest * 64, folder), lambda *_: None)
+    record = analyse_file(AnalysisTask(path, sha256_file(path), folder), lambda *_: None)
     assert isinstance(record, Analysis)
     return record.segments[0]
 

@@ -42,6 +42,7 @@ from musicgen_lora.model.base.folder import (
 )
 from musicgen_lora.model.base.loading import UNLOADABLE
 from musicgen_lora.model.text.wording import english_of
+from musicgen_lora.runtime.quiet import quiet_libraries
 
 CLAP = "clap"
 SPEECH = {"hubert": HubertModel, "wav2vec2": Wav2Vec2Model, "wavlm": WavLMModel}
@@ -125,6 +126,7 @@ def load_listener(path: str) -> Listener:
     return listener
 
 
+@quiet_libraries()
 def _load(path: str, folder: Path, content: dict[str, Any], model_class: Any) -> PreTrainedModel:
     try:
         config = model_class.config_class.from_dict(content)

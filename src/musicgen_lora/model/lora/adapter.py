@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -33,6 +34,9 @@ from musicgen_lora.runtime.quiet import quiet_libraries
 
 MAX_BYTES = {ADAPTER_CONFIG: 16 << 20, ADAPTER_WEIGHTS: 32 << 30, FACTS_FILE: LARGE}
 """Largest size of an adapter's files."""
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""Types of weights. Integers and 8-bit floats are quantised ones, by scales that aren't there."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,12 @@ def load_adapter(base: BaseModel, adapter: Path | AdapterFiles) -> PeftModel:
     shapes = {name: tuple(tensor.shape) for name, tensor in files.tensors.items()}
     config = read_adapter_config(folder / ADAPTER_CONFIG, files.config, modules, shapes)
     for name, tensor in files.tensors.items():
+        if tensor.dtype not in _DTYPES:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{folder / ADAPTER_WEIGHTS}: {name} has type {kind}, whose scale isn't saved with "
+                "it; save the adapter in float32, float16 or bfloat16."
+            )
         if not bool(tensor.isfinite().all()):
             raise UserError(
                 f"{folder}: {name} has values that are not finite; train the adapter again."

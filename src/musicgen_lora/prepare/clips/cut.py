@@ -35,6 +35,7 @@ from musicgen_lora.listening.rhythm.bars import (
 from musicgen_lora.listening.rhythm.tempo import Tempo
 from musicgen_lora.prepare.hearing.records import Analysis, Segment
 from musicgen_lora.prepare.hearing.vocals import LEAST_SHARE, Vocals, split_vocals
+from musicgen_lora.prepare.reading.unchanged import unchanged
 from musicgen_lora.prepare.words.facts import FilePart
 from musicgen_lora.runtime.workers import Failure, SignOfLife
 
@@ -251,6 +252,7 @@ class CutTask:
     """The clips of a file to write.
 
     Args:
+        digest: SHA-256 of the bytes that the plans are for.
         targets: a path for each; None where the file lies in the dataset and is only read.
         loudness_lufs: target loudness; None leaves the level alone.
         vocals: whether they are looked for, and removed from the written clips.
@@ -259,6 +261,7 @@ class CutTask:
     """
 
     path: Path
+    digest: str
     plans: tuple[ClipPlan, ...]
     targets: tuple[Path, ...] | None
     sample_rate: int
@@ -279,7 +282,11 @@ def cut_file(task: CutTask, alive: SignOfLife) -> list[dict[str, Any] | None] | 
         folder = task.path.parent if task.targets is None else task.targets[0].parent
         made = []
         # Opened once: consecutive clips are read without seeking.
-        with decodable(task.path, folder, alive) as source, AudioStream(source) as stream:
+        with (
+            unchanged(task.path, task.digest, alive),
+            decodable(task.path, folder, alive) as source,
+            AudioStream(source) as stream,
+        ):
             for index, plan in enumerate(task.plans):
                 target = None if task.targets is None else task.targets[index]
                 made.append(_make_clip(task, plan, target, stream))

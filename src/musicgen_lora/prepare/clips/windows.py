@@ -23,6 +23,7 @@ from musicgen_lora.prepare.clips.cut import ClipPlan
 from musicgen_lora.prepare.hearing.analyse import ANALYSIS_RATE, analyse_segment
 from musicgen_lora.prepare.hearing.records import FORMAT, Segment, WindowRecord, keep, read_kept
 from musicgen_lora.prepare.reading.inputs import Input
+from musicgen_lora.prepare.reading.unchanged import unchanged
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
 from musicgen_lora.runtime.workers import Failure, SignOfLife
 
@@ -87,15 +88,20 @@ def measure_file(task: WindowTask, alive: SignOfLife) -> dict[StretchKey, Segmen
     """Measures stretches of a file and keeps the results."""
     found = {}
     try:
-        with decodable(task.path, task.folder, alive) as source, AudioStream(source) as stream:
+        with (
+            unchanged(task.path, task.digest, alive),
+            decodable(task.path, task.folder, alive) as source,
+            AudioStream(source) as stream,
+        ):
             for start_s, duration_s in task.spans_s:
                 key = stretch_key(task.digest, ClipPlan(start_s, duration_s))
                 found[key] = _measure(stream, start_s, duration_s, alive)
-                window = WindowRecord(format=FORMAT, sha256=task.digest, segment=found[key])
-                keep(_place(task.folder, key), window)
                 alive(len(found) / len(task.spans_s))
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
+    for key, segment in found.items():
+        window = WindowRecord(format=FORMAT, sha256=task.digest, segment=segment)
+        keep(_place(task.folder, key), window)
     return found
 
 

@@ -44,6 +44,7 @@ from musicgen_lora.listening.rhythm.pieces import tempi_between_pauses, tempo_fi
 from musicgen_lora.listening.rhythm.tempo import tempo_of_strengths
 from musicgen_lora.prepare.hearing.records import FORMAT, Analysis, Segment, keep, made, read_kept
 from musicgen_lora.prepare.reading.readers import facts_from_tags
+from musicgen_lora.prepare.reading.unchanged import unchanged
 from musicgen_lora.prepare.words.facts import Facts, make_facts
 from musicgen_lora.prepare.words.heard_words import heard_words
 from musicgen_lora.runtime.workers import Failure, SignOfLife
@@ -93,13 +94,16 @@ def read_fingerprint(folder: Path, digest: str) -> np.ndarray | None:
 def analyse_file(task: AnalysisTask, alive: SignOfLife) -> Analysis | Failure:
     """Analyses a file and writes its record; returns a `Failure` if it isn't usable audio."""
     try:
-        with decodable(task.path, task.folder, alive) as source:
+        with (
+            unchanged(task.path, task.digest, alive),
+            decodable(task.path, task.folder, alive) as source,
+        ):
             found, prints = _analyse(source, alive)
             # Files that need ffmpeg are mostly AAC.
             found["is_lossless"] &= source == task.path
+            tags = dataclasses.asdict(facts_from_tags(task.path))
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
-    tags = dataclasses.asdict(facts_from_tags(task.path))
     record = made(Analysis, {"format": FORMAT, "sha256": task.digest, "tags": tags, **found})
     # The record comes last: if it exists, everything does.
     place = task.folder / f"{task.digest[:16]}.npy"

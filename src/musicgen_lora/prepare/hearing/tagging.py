@@ -20,7 +20,9 @@ from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.prepare.hearing.records import HeardFile, keep, read_kept
+from musicgen_lora.prepare.reading.unchanged import unchanged
 from musicgen_lora.prepare.words.facts import GENRES, Facts, find_words, make_facts
+from musicgen_lora.runtime.quiet import quiet_libraries
 from musicgen_lora.runtime.workers import Failure, SignOfLife
 
 Tagger = Literal["musicnn", "clap"]
@@ -155,7 +157,10 @@ def tag_file(task: TagTask, alive: SignOfLife) -> list[HeardWords] | Failure:
         torch.set_num_threads(task.n_threads)
     heard = []
     try:
-        with decodable(task.path, task.folder, alive) as source:
+        with (
+            unchanged(task.path, task.digest, alive),
+            decodable(task.path, task.folder, alive) as source,
+        ):
             for start_s, length_s in task.spans_s:
                 listen_s = min(length_s, LISTEN_S)
                 heard.append(_listen(task, source, start_s + 0.5 * (length_s - listen_s), listen_s))
@@ -192,9 +197,10 @@ def _load_clap(path: Path) -> tuple[Any, Any, dict[str, Any]]:
 
     try:
         clap_class: Any = ClapModel
-        model, loaded = clap_class.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+        with quiet_libraries():
+            model, loaded = clap_class.from_pretrained(
+                path, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
         processor: Any = ClapProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
