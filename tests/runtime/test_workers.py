@@ -59,6 +59,22 @@ def test_garbage_is_looked_for_in_what_a_worker_makes_alone() -> None:
     assert list(run_tasks(_garbage_of, ["a"], 1)) == [(0, (True, True, True))]
 
 
+def _read_environment(task: str, alive) -> str | None:
+    return os.environ.get(task)
+
+
+def test_a_process_has_the_environment_of_whoever_starts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not that of the first caller of the server that forks it: with another cache folder, it made
+    choices of its own there, and played a seed otherwise."""
+    for value in ("first", "second"):
+        monkeypatch.setenv("MUSICGEN_LORA_TEST", value)
+        assert list(run_tasks(_read_environment, ["MUSICGEN_LORA_TEST"], 1)) == [(0, value)]
+    monkeypatch.delenv("MUSICGEN_LORA_TEST")
+    assert list(run_tasks(_read_environment, ["MUSICGEN_LORA_TEST"], 1)) == [(0, None)]
+
+
 def _in_parts(task: str, alive) -> str:
     for share in (0.25, 0.5):
         alive(share)

@@ -170,7 +170,8 @@ def _hand_out(
 
 def _start(context: Any, work: Work) -> _Worker:
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+    # A server that forks it has the environment of whoever was its first caller.
+    process = context.Process(target=_serve, args=(work, theirs, dict(os.environ)), daemon=True)
     try:
         with _plain_main(), _signals_blocked(), _short_temporary_folder():
             process.start()
@@ -259,8 +260,10 @@ def _end(worker: _Worker) -> None:
     worker.process.join(5.0)
 
 
-def _serve(work: Work, pipe: Connection) -> None:
+def _serve(work: Work, pipe: Connection, environment: Mapping[str, str]) -> None:
     """The main loop of a process, until its pipe closes."""
+    os.environ.clear()
+    os.environ.update(environment)
     # Where signals can't be blocked, Ctrl-C reaches every process of a terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
