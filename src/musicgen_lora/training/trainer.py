@@ -286,10 +286,12 @@ class Trainer:
     def _say_validation(self, loss: float, is_better: bool) -> None:
         assert self.run.base_loss is not None
         base_loss = self.run.base_loss["loss"]
-        self.log.say(
+        line = (
             f"step {self.state.step}: validation loss {loss:.4f} (base {base_loss:.4f}, "
-            f"{100 * (loss - base_loss) / base_loss:+.1f} %){'  best so far' if is_better else ''}"
+            f"{100 * (loss - base_loss) / base_loss:+.1f} %)"
         )
+        best = "best so far" if loss <= base_loss else "best so far, but worse than the base"
+        self.log.say(f"{line}  {best}" if is_better else line)
 
     def _check_weights(self) -> None:
         """Raises before weights broken by a step can replace sound ones."""
