@@ -24,6 +24,7 @@ from musicgen_lora.errors import UserError, printable
 from musicgen_lora.given import check_given
 from musicgen_lora.language.choice import speak
 from musicgen_lora.language.translate import translated
+from musicgen_lora.misspelt import hint
 from musicgen_lora.runtime.garbage import no_garbage
 from musicgen_lora.runtime.threads import bounded_spinning, is_alone
 from musicgen_lora.terminals import named_output, open_streams
@@ -98,7 +99,7 @@ def _run(command: str, flags: list[str], config: Path | None, load: Load) -> int
     if command == DOCTOR:
         return _run_doctor(flags)
     if command not in COMMANDS:
-        raise UserError(f"no such command; use one of: {', '.join([*COMMANDS, DOCTOR])}.")
+        raise UserError(f"no such command; {hint(command, [*COMMANDS, DOCTOR])}")
     # They may print help.
     with named_output():
         settings = _settings(command, flags, config)

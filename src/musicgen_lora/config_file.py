@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from musicgen_lora.config import SETTINGS
-from musicgen_lora.config.kinds import nearest
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_bytes
 from musicgen_lora.formats.kinds import shortened
+from musicgen_lora.misspelt import hint
 from musicgen_lora.urls import as_list
 
 MAX_BYTES = 256 << 10
@@ -98,14 +98,14 @@ def read_config(path: Path, command: str) -> dict[str, Any]:
                 f"{path}: {section!r} is a setting of {command}: write {command}: above it, and "
                 "indent it."
             )
-        if hint := _hint(_word(section), list(SETTINGS)):
-            raise UserError(f"{path}: section {_word(section)!r} is unknown; {hint}")
+        if (word := _word(section)) not in SETTINGS:
+            raise UserError(f"{path}: section {word!r} is unknown; {hint(word, SETTINGS)}")
     section = content.get(command) or {}
     if not isinstance(section, dict):
         raise UserError(f"{path}: section {command!r} must be a list of settings, name: value.")
     for name in section:
-        if hint := _hint(_word(name), names):
-            raise UserError(f"{path}: {command} setting {_word(name)!r} is unknown; {hint}")
+        if (word := _word(name)) not in names:
+            raise UserError(f"{path}: {command} setting {word!r} is unknown; {hint(word, names)}")
     return section
 
 
@@ -136,11 +136,3 @@ def check_given_values(path: Path, given: Mapping[str, Any], taken: Mapping[str,
 
 def _word(key: object) -> str:
     return (key if isinstance(key, str) else shortened(key))[:60]
-
-
-def _hint(name: str, known: list[str]) -> str:
-    """What an unknown name may have been meant to be; "" for a known one."""
-    if name in known:
-        return ""
-    near = nearest(name, known)
-    return f"did you mean {near!r}?" if near else f"use one of: {', '.join(known)}."

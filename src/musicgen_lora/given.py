@@ -13,6 +13,7 @@ from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError, no_file, no_folder
 from musicgen_lora.extras import LIBRARIES, require_extra
 from musicgen_lora.formats.kinds import shortened
+from musicgen_lora.misspelt import nearest
 from musicgen_lora.plural import count
 from musicgen_lora.urls import as_list, check_is_folder, places_in, url_of
 
@@ -110,11 +111,13 @@ def local_model(model_path: str) -> Path | None:
         return folder
     looks_like_path = model_path.startswith((".", "/", "~", "\\")) or model_path.count("/") != 1
     if looks_like_path or folder.exists():
-        raise no_folder(
-            folder,
+        absent = (
             f"{model_path}: no such model folder; give a folder in Hugging Face format or a hub id "
-            "such as facebook/musicgen-small.",
+            "such as facebook/musicgen-small."
         )
+        if "/" not in model_path and nearest(model_path, [EMBEDDED_NAME]):
+            absent = f"{model_path}: no such model folder; did you mean {EMBEDDED_NAME}?"
+        raise no_folder(folder, absent)
     return None
 
 

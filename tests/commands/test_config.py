@@ -92,9 +92,9 @@ def test_the_guides_values_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("train: {lora_rnk: 3}", "'lora_rnk' is unknown; did you mean 'lora_rank'?"),
+        ("train: {lora_rnk: 3}", "'lora_rnk' is unknown; did you mean lora_rank?"),
         ("train: {quux: 3}", "'quux' is unknown; use one of: model_path"),
-        ("trian: {lora_rank: 3}", "'trian' is unknown; did you mean 'train'?"),
+        ("trian: {lora_rank: 3}", "'trian' is unknown; did you mean train?"),
         ("train:\n  lora_rank: 3\n  lora_rank: 4", "'lora_rank' is set twice"),
         ("train: {}\ntrain: {}", "'train' is set twice"),
         ("train: [", "not valid YAML"),

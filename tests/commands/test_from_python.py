@@ -66,7 +66,7 @@ def test_a_wrong_setting_is_told_in_one_line_as_by_the_command() -> None:
         (lambda: musicgen_lora.EvaluateSettings(strengths=[1, 3]), "strengths = 3: Input should"),
         (lambda: musicgen_lora.MergeSettings(strength=[3]), "strength = 3: Input should be"),
         (lambda: musicgen_lora.PrepareSettings(input_dirs="x"), "input_dirs: no such setting; did"),
-        (lambda: musicgen_lora.UiSettings(zzz=1), "zzz: no such setting; the settings are: "),
+        (lambda: musicgen_lora.UiSettings(zzz=1), "zzz: no such setting; use one of: "),
         (lambda: musicgen_lora.GenerateSettings("x"), "GenerateSettings: give each setting by"),
         (
             lambda: dataclasses.replace(musicgen_lora.TrainSettings(), num_epochs=-1),

@@ -57,6 +57,13 @@ def places(tmp_path: Path) -> dict[str, Path]:
         ("tokenise --data_dir {audio}", "{audio}/metadata.json: no such metadata file"),
         ("train --data_dir {mistyped}", "{mistyped}: no such data folder"),
         ("train --data_dir {data} --model_path {mistyped}", "{mistyped}: no such model folder"),
+        *[
+            (
+                f"train --data_dir {{data}} --model_path {name}",
+                f"{name}: no such model folder; did you mean tiny-beats?",
+            )
+            for name in ("tiny-beat", "tiny", "tinybeats", "Tiny-Beats")
+        ],
         ("train --data_dir {data} --output_dir {file}", "{file}: cannot be written"),
         ("generate", "--prompts is empty"),
         ("generate --prompts x --lora_model_path {mistyped}", "no such adapter folder"),
@@ -139,6 +146,19 @@ def test_it_is_refused_before_the_libraries_load(
     (line,) = capsys.readouterr().err.splitlines()
     assert said.format(**places) in line
     assert not places["out"].exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [("generat --promts x", "generate"), ("tokenize", "tokenise"), ("docter", "doctor")],
+)
+def test_a_mistyped_command_is_told_the_nearest(
+    words: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = words.split()[0]
+    assert main(words.split(), load=no_load) == 2
+    said = capsys.readouterr().err
+    assert said == f"musicgen-lora {given}: no such command; did you mean {meant}?\n"
 
 
 @pytest.mark.parametrize(

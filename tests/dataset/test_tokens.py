@@ -239,6 +239,48 @@ def test_a_damaged_cache_of_hashes_is_made_anew(tmp_path: Path, content: str) ->
     assert clip_ids(clips, tmp_path) == ids
 
 
+@pytest.mark.parametrize("when", ["before it is read", "after it was read"])
+def test_a_file_that_is_replaced_while_clips_are_encoded_gives_no_codes_under_its_old_id(
+    when: str, tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path, [0.5, 0.4])
+    path, original = tmp_path / "train" / "beat0.wav", encoding.encode_clips
+
+    def replacing(clips, model):
+        if (is_it := clips[0].path == path) and when == "before it is read":
+            write_wav(path, beat(7, 0.5), RATE)
+        codes = original(clips, model)
+        if is_it and when == "after it was read":
+            write_wav(path, beat(7, 0.5), RATE)
+        return codes
+
+    monkeypatch.setattr(encoding, "encode_clips", replacing)
+    clips = load_dataset(tmp_path)
+    ids = clip_ids(clips, tmp_path)
+    with pytest.raises(AudioError, match=r"beat0\.wav: changed while it was encoded") as caught:
+        tokens.tokenise_clips(clips, ids, model, tmp_path)
+    assert list(caught.value.reasons) == ["train/beat0.wav"]
+    store, lacking = tokens.find_codes(shard_folder(tmp_path, model), ids)
+    assert lacking.tolist() == [0], "the other clip is encoded"
+    monkeypatch.undo()
+    again, store = tokenise(tmp_path, model)
+    assert (again[0] != ids[0], again[1]) == (True, ids[1])
+    assert np.array_equal(store[0].T, model.encode([read_audio(path, RATE)])[0])
+
+
+def test_a_file_that_is_touched_or_copied_again_while_clips_are_encoded_is_the_same(
+    tmp_path: Path, model
+) -> None:
+    make_dataset(tmp_path, [0.5, 0.4])
+    clips = load_dataset(tmp_path)
+    ids = clip_ids(clips, tmp_path)
+    path = clips[0].path
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    assert len(tokens.tokenise_clips(clips, ids, model, tmp_path)) == 2
+
+
 @pytest.mark.parametrize("how", ["in its place", "written over"])
 def test_other_audio_of_equal_size_and_time_is_seen(how: str, tmp_path: Path, model) -> None:
     """Files as unpacked from archives, all with the same time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 import soundfile
 from adapters import make_adapter
+from rich.console import Console
 from trainer import file_hashes
 
 from musicgen_lora.cli import main
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.generate import generate_audio
-from musicgen_lora.generation.orders import draw_captions
+from musicgen_lora.generation.orders import draw_captions, orders_of
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.lora.adapter import AdapterFiles
 from musicgen_lora.model.lora.facts import AdapterFacts
@@ -77,6 +79,20 @@ def test_rows_that_ask_for_the_same_clip_are_told(
         f"{table}, line 3: asks for the same clip as {table}, line 2; it is generated once, "
         "into one file. Give the row another seed, or none."
     ]
+
+
+def test_rows_that_spell_one_clip_in_two_ways_are_told(tmp_path: Path) -> None:
+    rows = [
+        *({"prompt": "808", "seed": 7}, {"prompt": "808", "seed": 7, "format": "wav"}),
+        *({"prompt": "808", "seed": 7, "key": key} for key in ("C# minor", "c#m")),
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    said = io.StringIO()
+    settings = GenerateSettings(prompts_file=tmp_path / "rows.json")
+    orders = orders_of(settings, [], Console(file=said, width=300))
+    assert [order.settings.key for order in orders] == ["", "C# minor"]
+    assert "entry 2: asks for the same clip" in said.getvalue()
+    assert "entry 4: asks for the same clip" in said.getvalue()
 
 
 def test_a_clip_of_several_windows_ends_where_it_was_asked_to(

@@ -9,7 +9,7 @@ import torch
 
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.seeds import seed_of
-from musicgen_lora.training.trainer import seed_dropout
+from musicgen_lora.training.trainer import dropout_of
 
 
 def test_every_part_decides_and_their_order_too() -> None:
@@ -44,10 +44,10 @@ def test_seeds_that_torch_would_take_for_one_are_two() -> None:
 def test_dropout_masks_follow_seed_step_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def mask(seed: int, step: int, rank: int) -> tuple[bool, ...]:
         monkeypatch.setattr(processes, "rank", lambda: rank)
-        seed_dropout(seed, step)
-        torch.rand(3)
-        seed_dropout(seed, step)
-        return tuple((torch.nn.functional.dropout(torch.ones(64), 0.5) > 0).tolist())
+        with dropout_of(seed, step):
+            torch.rand(3)
+        with dropout_of(seed, step):
+            return tuple((torch.nn.functional.dropout(torch.ones(64), 0.5) > 0).tolist())
 
     places = list(itertools.product((0, 1, 12345, 2**32), (0, 1, 2**24), (0, 1)))
     assert len({mask(*place) for place in places}) == len(places)

@@ -54,7 +54,19 @@ def test_curves_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (4.0, [3.6, 3.3, 3.0], "It learned and was still learning"),
         (4.0, [3.5, 3.0, 3.2, 3.5], "It learned, then overfitted"),
         (4.0, [4.0, 3.99, 3.98], "It did next to nothing"),
-        (4.0, [4.1, 4.3, 4.6], "It made things worse"),
+        (
+            4.0,
+            [4.1, 4.3, 4.6],
+            "It made things worse: held-out loss 4.0000 -> 4.1000 (+2.5 %, the best of 3 "
+            "validations), and 4.6000 at the end. Lower the",
+        ),
+        (
+            4.0,
+            [3.98, 4.3],
+            "It made things worse: held-out loss 4.0000 -> 3.9800 (-0.5 %, the best of 2 "
+            "validations), and 4.3000 at the end. Lower the",
+        ),
+        (4.0, [4.2], "It made things worse: held-out loss 4.0000 -> 4.2000 (+5.0 %). Lower the"),
         (4.0, [], "Nothing was held out"),
     ],
 )
@@ -262,3 +274,27 @@ def test_early_stopping_keeps_the_best_and_says_so(
     )
     assert all(torch.equal(best[name], second[name]) for name in best)
     assert not all(torch.equal(best[name], last[name]) for name in best)
+
+
+def test_the_best_of_validations_worse_than_the_base_is_said_to_be_worse(
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The base's loss, then three that are worse, and one that is better."""
+    losses = iter([4.0, 4.5, 4.2, 4.3, 4.0, 3.9])
+    monkeypatch.setattr(validation, "held_out_losses", lambda *_, **__: [next(losses)] * 4)
+    settings = tiny_settings(
+        *(tiny_model_dir, data, tmp_path / "out"), num_epochs=10, max_steps=5, validate_every=1
+    )
+    train_lora(settings)
+    said = [line for line in capsys.readouterr().out.splitlines() if "validation loss" in line]
+    assert [line.partition(" %)")[2].strip() for line in said] == [
+        "best so far, but worse than the base",
+        "best so far, but worse than the base",
+        "",
+        "best so far",
+        "best so far",
+    ]

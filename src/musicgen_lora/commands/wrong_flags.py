@@ -7,7 +7,8 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from musicgen_lora.config.kinds import nearest, with_point
+from musicgen_lora.config.kinds import with_point
+from musicgen_lora.misspelt import nearest
 from musicgen_lora.urls import as_list
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.kinds import shortened
+from musicgen_lora.misspelt import hint
 
 T = TypeVar("T")
 
@@ -133,13 +133,4 @@ def settings_of_command(made: type[T]) -> type[T]:
 
 def no_such_setting(name: str, known: Sequence[str]) -> UserError:
     """The error for a setting's name that is unknown."""
-    near = nearest(name, known)
-    hint = f"did you mean {near}?" if near else f"the settings are: {', '.join(sorted(known))}."
-    return UserError(f"{name}: no such setting; {hint}")
-
-
-def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name that an unknown one most likely stands for: one that begins with it, else the
-    most similar; None if none is close."""
-    longer = sorted((one for one in known if name and one.startswith(name)), key=len)
-    return next(iter([*longer, *difflib.get_close_matches(name, known, 1)]), None)
+    return UserError(f"{name}: no such setting; {hint(name, sorted(known))}")

@@ -23,6 +23,7 @@ from musicgen_lora.formats.csv_tables import csv_rows
 from musicgen_lora.formats.documents import parse_json, read_bytes
 from musicgen_lora.formats.encodings import decode_text
 from musicgen_lora.formats.kinds import shortened
+from musicgen_lora.misspelt import hint
 
 MAX_BYTES = 1 << 20
 MAX_CLIPS = 10_000
@@ -199,8 +200,7 @@ def _row(where: str, entry: Mapping[str, Any]) -> PromptRow:
     """Build a row from its fields; an empty cell or null keeps the command's setting."""
     for name in entry:
         if name not in FIELDS:
-            known = ", ".join(FIELDS)
-            raise UserError(f"{where}: {shortened(name)}: no such field; use one of: {known}.")
+            raise UserError(f"{where}: {shortened(name)}: no such field; {hint(name, FIELDS)}")
         if isinstance(entry[name], bool) and not isinstance(
             getattr(GenerateSettings, name, 0), bool
         ):

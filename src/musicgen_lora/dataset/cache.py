@@ -114,7 +114,7 @@ def states_of_files(
             state = next(seen) if is_seen else None
             if state is None:
                 try:
-                    state = _state(_resolved(name, root).stat())
+                    state = state_of(_resolved(name, root).stat())
                 except UserError as error:
                     raise UserError(f"{where(name)}: {error}") from error
             states.append(state)
@@ -122,7 +122,7 @@ def states_of_files(
     return [pa.array(values, pa.int64()).take(coded.indices) for values in columns]
 
 
-def _state(status: os.stat_result) -> tuple[int, int, int, int]:
+def state_of(status: os.stat_result) -> tuple[int, int, int, int]:
     """A file's state, in the order of `STATE`."""
     inode = status.st_ino & (2**63 - 1)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode
@@ -149,7 +149,7 @@ def _look(paths: list[str]) -> list[tuple[int, int, int, int] | None]:
         except (OSError, ValueError):
             found.append(None)
         else:
-            found.append(_state(status) if stat.S_ISREG(status.st_mode) else None)
+            found.append(state_of(status) if stat.S_ISREG(status.st_mode) else None)
     return found
 
 

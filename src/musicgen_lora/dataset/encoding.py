@@ -25,8 +25,9 @@ from musicgen_lora import atomic
 from musicgen_lora.audio.files import MAX_READ_S, probe, read_stretch
 from musicgen_lora.audio.stream import AudioStream, ends_early
 from musicgen_lora.console import OnStep
+from musicgen_lora.dataset.cache import STATE, state_of
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.errors import AudioError
+from musicgen_lora.errors import AudioError, audio_unread
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.runtime.allocator import keep_freed_memory
 from musicgen_lora.runtime.pool import torch_threads
@@ -189,7 +190,7 @@ def encode_rows(
     """Encodes clips, (id, clip) each; a GPU takes clips of similar lengths in batches."""
     device = model.codec.module.device
     batches = [[row] for row in rows] if device.type == "cpu" else _like_lengths(rows)
-    futures = [pool.submit(_encode_batch, [clip for _, clip in batch], model) for batch in batches]
+    futures = [pool.submit(_encode_batch, batch, model) for batch in batches]
     found: dict[str, np.ndarray | AudioError] = {}
     for batch, future in zip(batches, futures, strict=True):
         found.update(zip((clip_id for clip_id, _ in batch), future.result(), strict=True))
@@ -206,14 +207,43 @@ def encode_rows(
     return encoded
 
 
-def _encode_batch(clips: Sequence[Clip], model: BaseModel) -> Sequence[np.ndarray | AudioError]:
-    """The codes of each clip, or why its file can't be used."""
+def _encode_batch(
+    rows: Sequence[tuple[str, Clip]], model: BaseModel
+) -> Sequence[np.ndarray | AudioError]:
+    """The codes of each clip, (id, clip), or why its file can't be used."""
     try:
-        return encode_clips(clips, model)
+        codes = encode_clips([clip for _, clip in rows], model)
+        for clip_id, clip in rows:
+            _check_unchanged(clip_id, clip)
+        return codes
     except AudioError as error:
-        if len(clips) == 1:
+        if len(rows) == 1:
             return [error]
-        return [found for clip in clips for found in _encode_batch([clip], model)]
+        return [found for row in rows for found in _encode_batch([row], model)]
+
+
+def _check_unchanged(clip_id: str, clip: Clip) -> None:
+    """Checks that the file that was read is the one that the id names.
+
+    Raises:
+        AudioError: its bytes are others by now; other codes would be kept under the id.
+        RunError: the disk is broken.
+    """
+    listed = tuple(getattr(clip, name) for name in STATE.names)
+    if None in listed:
+        # A copy that nobody else knows of.
+        return
+    try:
+        if state_of(clip.path.stat()) == listed or clip_id.startswith(
+            atomic.sha256_file(clip.path)
+        ):
+            return
+    except OSError as error:
+        raise audio_unread(clip.path, error) from error
+    raise AudioError(
+        f"{clip.path}: changed while it was encoded; once it is whole (is the folder still being "
+        "copied or synchronised?), run the command again."
+    )
 
 
 def _like_lengths(rows: Sequence[tuple[str, Clip]]) -> list[list[tuple[str, Clip]]]:

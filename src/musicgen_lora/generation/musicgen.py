@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -55,6 +55,7 @@ from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, doubts, read
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime import processes
+from musicgen_lora.runtime.seeds import ONE_THREAD
 from musicgen_lora.urls import shown
 
 _OF_THE_COMMAND = (
@@ -342,10 +343,17 @@ class MusicGen:
         return torch.from_numpy(chroma.along(waveform))[None]
 
 
-def _same_random_state() -> AbstractContextManager[None]:
+@contextmanager
+def _same_random_state() -> Iterator[None]:
     """Restores the caller's random state at the end: transformers and PEFT draw initial weights
     from torch's global generator, on the CPU, before they read the saved ones."""
-    return torch.random.fork_rng(devices=[])
+    before = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        # Not in the middle of a training step of another thread.
+        with ONE_THREAD:
+            torch.set_rng_state(before)
 
 
 def _settings(

@@ -14,7 +14,7 @@ from musicgen_lora.config.prompts import ClipOrder, read_prompts
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.clips.written import read_facts
 from musicgen_lora.generation.recordings.own_format import OwnFormat
-from musicgen_lora.generation.wanted import checked_orders, stated_sentence
+from musicgen_lora.generation.wanted import checked_orders, stated_sentence, wanted_of
 from musicgen_lora.given import NO_CAPTIONS, check_prompts
 from musicgen_lora.model.lora.adapter import AdapterFiles
 from musicgen_lora.plural import count
@@ -78,7 +78,10 @@ def _without_twins(orders: Sequence[ClipOrder], console: Console) -> list[ClipOr
     would be the same file, and tells the user."""
     first: dict[str, ClipOrder] = {}
     for order in orders:
-        twin = first.setdefault(repr(order.settings), order)
+        wanted = wanted_of(order.settings)
+        # "auto" is wav, and "c#m" is C# minor.
+        asked = replace(order.settings, format=wanted.format, key=wanted.key or "")
+        twin = first.setdefault(repr(asked), order)
         if twin is not order and order.where:
             console.print(
                 f"{order.where}: asks for the same clip as {twin.where or 'the command line'}; it "

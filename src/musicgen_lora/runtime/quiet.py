@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import warnings
 from collections.abc import Iterator
 
+from musicgen_lora.runtime.seeds import ONE_THREAD
+
 LIBRARIES = ("torch", "transformers", "peft")
-_LOADS = threading.RLock()
 
 
 def silence_libraries() -> None:
@@ -34,7 +34,7 @@ def quiet_libraries() -> Iterator[None]:
     """
     from transformers.utils import logging
 
-    with _LOADS:
+    with ONE_THREAD:
         had_bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
         try:
             with warnings.catch_warnings():

@@ -6,8 +6,15 @@ of seed, step and rank would collide or be lost. A hash uses all of its input.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import threading
+from collections.abc import Iterator
+
+ONE_THREAD = threading.RLock()
+"""Held by a thread that uses what a process has once: torch's global generator, which initial
+weights and dropout draw from, and the initialisation that transformers replaces while it loads."""
 
 
 def seed_of(*parts: str | int) -> int:
@@ -19,3 +26,14 @@ def seed_of(*parts: str | int) -> int:
     """
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()
     return int.from_bytes(digest[:4], "little")
+
+
+@contextlib.contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """A context in which torch's global generator begins at a seed, and no other thread trains or
+    loads a model: draws in between would make a training another one."""
+    import torch
+
+    with ONE_THREAD:
+        torch.manual_seed(seed)
+        yield

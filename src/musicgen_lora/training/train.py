@@ -15,7 +15,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from musicgen_lora.cluster.places import at_any_place
@@ -34,7 +33,7 @@ from musicgen_lora.model.lora.quantise import quantise_decoder
 from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.precision import DTYPES, choose_training_precision
-from musicgen_lora.runtime.seeds import seed_of
+from musicgen_lora.runtime.seeds import drawing_from, seed_of
 from musicgen_lora.runtime.versions import library_versions
 from musicgen_lora.training import validation
 from musicgen_lora.training.checkpoints import Trained, newest_checkpoint, step_name
@@ -276,8 +275,8 @@ def _make_trained(inputs: RunInputs, run: Run, console: Console) -> Trained:
     """The weights that the settings name, with their optimizers and average."""
     settings, model, _ = inputs
     n_parameters = sum(p.numel() for p in model.hf.decoder.parameters())
-    torch.manual_seed(seed_of("adapter", settings.seed))
-    weights = make_weights(model, settings, run.base["path"])
+    with drawing_from(seed_of("adapter", settings.seed)):
+        weights = make_weights(model, settings, run.base["path"])
     if settings.gradient_checkpointing:
         checkpoint_layers(model.hf)
     if isinstance(weights, LoraWeights):

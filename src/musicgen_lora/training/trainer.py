@@ -24,7 +24,7 @@ from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.allocator import return_freed_memory
 from musicgen_lora.runtime.precision import DTYPES
-from musicgen_lora.runtime.seeds import seed_of
+from musicgen_lora.runtime.seeds import drawing_from, seed_of
 from musicgen_lora.training import validation
 from musicgen_lora.training.checkpoints import (
     LoopState,
@@ -251,11 +251,11 @@ class Trainer:
         lengths = torch.from_numpy(self._lengths[chosen])
         totals = self.model.delays.n_predicted(lengths).sum(0)
         while True:
-            seed_dropout(self.settings.seed, self.state.step)
             batches = step_batches(dataset, chosen, self.state.batch_size)
             if self.weights.sharded:
                 batches = evened_out(dataset, batches, chosen, self.state.batch_size)
-            result = optimise_step(self.learner, batches, totals / share, where)
+            with dropout_of(self.settings.seed, self.state.step):
+                result = optimise_step(self.learner, batches, totals / share, where)
             if result is not None:
                 return replace(result, codebooks=[loss / share for loss in result.codebooks])
             self._halve_batches(where)
@@ -286,10 +286,12 @@ class Trainer:
     def _say_validation(self, loss: float, is_better: bool) -> None:
         assert self.run.base_loss is not None
         base_loss = self.run.base_loss["loss"]
-        self.log.say(
+        line = (
             f"step {self.state.step}: validation loss {loss:.4f} (base {base_loss:.4f}, "
-            f"{100 * (loss - base_loss) / base_loss:+.1f} %){'  best so far' if is_better else ''}"
+            f"{100 * (loss - base_loss) / base_loss:+.1f} %)"
         )
+        best = "best so far" if loss <= base_loss else "best so far, but worse than the base"
+        self.log.say(f"{line}  {best}" if is_better else line)
 
     def _check_weights(self) -> None:
         """Raises before weights broken by a step can replace sound ones."""
@@ -338,6 +340,7 @@ def _learner(
     )
 
 
-def seed_dropout(seed: int, step: int) -> None:
-    """Makes dropout masks a function of (seed, step, process), not of earlier draws."""
-    torch.manual_seed(seed_of("dropout", seed, step, processes.rank()))
+def dropout_of(seed: int, step: int) -> AbstractContextManager[None]:
+    """A context in which dropout masks are a function of (seed, step, process), and not of draws
+    before or in other threads."""
+    return drawing_from(seed_of("dropout", seed, step, processes.rank()))

@@ -31,7 +31,7 @@ from musicgen_lora.language.translate import translated
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.runtime.precision import DTYPES, choose_training_precision
-from musicgen_lora.runtime.seeds import seed_of
+from musicgen_lora.runtime.seeds import drawing_from, seed_of
 from musicgen_lora.training.checkpoints import (
     LoopState,
     Trained,
@@ -93,8 +93,8 @@ class PackedRun:
         base.to(self.device, self.precision, trained=full)
         enable(model, self.precision)
         self.autocast = DTYPES[self.precision] if full and self.precision != "fp32" else None
-        torch.manual_seed(seed_of("adapter", settings.seed))
-        self.weights = make_weights(base, settings, settings.model_path)  # pyright: ignore[reportArgumentType]
+        with drawing_from(seed_of("adapter", settings.seed)):
+            self.weights = make_weights(base, settings, settings.model_path)  # pyright: ignore[reportArgumentType]
         self.optimizers = make_optimizers(
             settings.optimizer,
             [(name, p) for name, p in model.named_parameters() if p.requires_grad],

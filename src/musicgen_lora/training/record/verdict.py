@@ -32,7 +32,8 @@ def verdict(base_loss: float, held_out: Sequence[tuple[int, float]]) -> str:
     figures = f"held-out loss {base_loss:.4f} -> {best:.4f} ({change})"
     if gain < LEAST_GAIN * base_loss:
         if last > (1 + LEAST_GAIN) * base_loss:
-            return f"It made things worse: {figures}. Lower the learning rate, or add data."
+            end = f", and {last:.4f} at the end" if last > best else ""
+            return f"It made things worse: {figures}{end}. Lower the learning rate, or add data."
         return f"It did next to nothing: {figures}. Train longer or raise the learning rate."
     if last - best > GIVEN_BACK * gain:
         return (
