@@ -23,7 +23,7 @@ from musicgen_lora.audio.files import (
     write_wav,
 )
 from musicgen_lora.audio.stream import AudioStream
-from musicgen_lora.errors import RunError
+from musicgen_lora.errors import RunError, UserError
 
 FORMATS = [
     ("wav", "WAV", "PCM_16"),
@@ -346,3 +346,14 @@ def test_a_half_copied_file_is_told_so_and_what_to_do(kind: str, tmp_path: Path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(AudioError, match=r"half\..*was cut off or damaged.*; copy,? .*download"):
         read_audio(path, RATE)
+
+
+def test_folders_too_deep_to_follow_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_deep(*_: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(Path, "rglob", too_deep)
+    with pytest.raises(UserError, match="hundreds of folders inside one another"):
+        find_audio(tmp_path)

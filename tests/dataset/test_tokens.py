@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from musicgen_lora.audio.files import AudioError, read_audio, write_wav
 from musicgen_lora.dataset import encoding, tokens
 from musicgen_lora.dataset.clip_ids import HASHES_FILE, clip_ids
 from musicgen_lora.dataset.metadata import load_dataset
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.formats.arrays import ArrayFile
 from musicgen_lora.model import codec
 from musicgen_lora.model.base_model import BaseModel
 
@@ -333,3 +335,42 @@ def test_a_clip_that_was_cut_off_is_named_unless_its_entry_says_what_is_left(
     write_metadata(data, entries)
     ids, _ = tokenise(data, model)
     assert len(ids) == 2
+
+
+@pytest.mark.parametrize("left", [0, 200, 5000])
+def test_a_shard_that_is_cut_short_while_it_is_used_is_told(
+    left: int, tmp_path: Path, model
+) -> None:
+    """Mapped into memory, it would end the process without a word, or go on as zeros."""
+    make_dataset(tmp_path, [9.0] * 3)
+    _, store = tokenise(tmp_path, model)
+    store = store.take([2, 1, 0])
+    (path,) = shard_folder(tmp_path, model).glob("*.npy")
+    assert len(store[0])
+    assert path.stat().st_size > 5000
+    os.truncate(path, left)
+    with pytest.raises(UserError, match=f"{path.name}: not readable as a token shard"):
+        assert all(codes.any() for codes in store)
+
+
+def test_a_shard_on_a_drive_that_is_gone_is_told(
+    tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path, [0.5])
+    _, store = tokenise(tmp_path, model)
+    assert len(store[0])
+
+    def gone(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(ArrayFile, "rows", gone)
+    with pytest.raises(RunError, match=r"cannot be read \(Input/output error\)"):
+        store[0]
+
+
+def test_a_shard_that_is_deleted_while_it_is_used_is_read_on(tmp_path: Path, model) -> None:
+    make_dataset(tmp_path, [0.5, 0.4])
+    _, store = tokenise(tmp_path, model)
+    before = [store[0], store[1]]
+    shutil.rmtree(tmp_path / "tokens")
+    assert equal(store, before)

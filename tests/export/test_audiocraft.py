@@ -223,6 +223,8 @@ def test_a_text_encoder_that_was_trained_with_it_wins(copied: Path, tmp_path: Pa
         ("codebooks_pattern.delay.delays", [0, 0, 0, 0], "delays = "),
         ("lm_model", "transformer_lm_magnet", "lm_model = 'transformer_lm_magnet'"),
         ("conditioners.description.model", "clap", r"description\.model = 'clap'"),
+        ("sample_rate", 16_000, "trained on 16000 Hz, and the codec makes 32000 Hz"),
+        ("channels", 2, "channels = 2, but its codebooks are those of 1"),
     ],
 )
 def test_a_config_of_another_model_is_one_line(
@@ -335,3 +337,22 @@ def test_no_export_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"state_dict\.bin: no such file"):
         bring_back(tmp_path / "empty", tmp_path / "back")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("n_q", 2, "has 2 codebooks of 64 entries, and the decoder predicts 4 of 64"),
+        ("sample_rate", 24_000, "trained on 32000 Hz, and the codec makes 24000 Hz"),
+    ],
+)
+def test_the_codec_of_another_model_is_one_line(
+    field: str, value: int, said: str, copied: Path, tmp_path: Path
+) -> None:
+    def edit(state: Any, config: Any, package: Any) -> None:
+        config["rvq" if field == "n_q" else "encodec"][field] = value
+
+    change(copied / CODEC, edit)
+    with pytest.raises(UserError, match=said):
+        bring_back(copied, tmp_path / "back")
+    assert not (tmp_path / "back").exists()

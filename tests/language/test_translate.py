@@ -106,8 +106,10 @@ def test_a_message_without_values_is_said() -> None:
             "28 个文件保持完整，11 个片段按固定时间切分",
         ),
         (
-            "The loss is not finite at step 3 (clips: a.wav, b.wav); the step was not taken.",
-            "第 3 步（片段：a.wav、b.wav）的损失变成了 NaN 或无穷大；这一步没有改动任何权重。",
+            "The loss is not finite at step 3 (clips: a.wav, b.wav); the step was not taken. "
+            "Lower --learning_rate.",
+            "第 3 步（片段：a.wav、b.wav）的损失变成了 NaN 或无穷大；这一步没有改动任何权重。"
+            "请调低 --learning_rate。",
         ),
         (
             "Warning: the clips have no steady beat. Beat steadiness: 0.04 with the adapter, "

@@ -265,7 +265,7 @@ def test_early_stopping_keeps_the_best_and_says_so(
     assert (run["best"]["step"], run["best"]["loss"]) == (2, 3.0)
     said = capsys.readouterr().out
     assert "Stopped early after step 4" in said
-    assert "no better than the one at step 2" in " ".join(said.split())
+    assert "2 validations in a row found nothing better than step 2" in " ".join(said.split())
     kept = sorted(path.name for path in (output_dir / "checkpoints").iterdir())
     assert kept == ["step-000002", "step-000004"]
     best, second, last = (

@@ -17,7 +17,7 @@ import soxr
 
 from musicgen_lora.atomic import write_file
 from musicgen_lora.audio.stream import BLOCK_FRAMES, AudioStream
-from musicgen_lora.errors import AudioError
+from musicgen_lora.errors import AudioError, UserError
 
 AUDIO_EXTENSIONS = {
     *(".wav", ".wave", ".bwf", ".w64", ".rf64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd"),
@@ -152,10 +152,19 @@ def _full_scale_gain(waveform: np.ndarray) -> float:
 
 def find_audio(folder: Path) -> list[Path]:
     """Audio files below `folder` by extension, sorted, without hidden files and links that lead out
-    of the folder, see `find_unread`."""
+    of the folder, see `find_unread`.
+
+    Raises:
+        UserError: folders lie too deep in each other for Python to follow.
+    """
     root = folder.resolve()
     kinds = AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS
-    named = (path for path in folder.rglob("*") if path.suffix.lower() in kinds)
+    try:
+        named = [path for path in folder.rglob("*") if path.suffix.lower() in kinds]
+    except RecursionError as error:
+        raise UserError(
+            f"{folder}: has hundreds of folders inside one another; move the audio further up."
+        ) from error
     return sorted(
         path
         for path in named

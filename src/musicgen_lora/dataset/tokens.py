@@ -25,12 +25,12 @@ from musicgen_lora.dataset import cache as kept_tables
 from musicgen_lora.dataset.clip_ids import kept_ids
 from musicgen_lora.dataset.encoding import Encode, ShardPlan, UnencodedClips, encode_here
 from musicgen_lora.dataset.metadata import Clip, compute
-from musicgen_lora.errors import RIGHTS_FAULTS, UserError
-from musicgen_lora.formats.arrays import read_array
+from musicgen_lora.errors import RIGHTS_FAULTS, UserError, audio_unread
+from musicgen_lora.formats.arrays import ArrayFile, open_array
 from musicgen_lora.model.base_model import BaseModel
 
-MAPPED = 100
-"""Shards mapped at once: each keeps a file open, and systems allow 256 or 1,024 open files."""
+MOST_OPEN = 100
+"""Shards open at once: systems allow 256 or 1,024 open files."""
 MAX_CODES = 1 << 16
 MAX_INDEX_BYTES = 64 << 20
 """Largest index of a shard; an index takes 80 bytes per clip."""
@@ -69,9 +69,15 @@ class TokenStore(Sequence[np.ndarray]):
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         path = self._folder / f"{self._index['shard'][index].as_py()}.npy"
-        codes, start = _map_shard(path), self._offsets[index]
-        # A copy: a view would hold the file open.
-        clip = np.array(codes[start : start + self.n_frames[index]])
+        start = int(self._offsets[index])
+        try:
+            clip = _open_shard(path).rows(start, start + int(self.n_frames[index]))
+        except (OSError, ValueError) as error:
+            # What is put in its place must be opened anew.
+            _open_shard.cache_clear()
+            if isinstance(error, OSError):
+                raise audio_unread(path, error) from error
+            raise _unreadable(path, error) from error
         if len(clip) != self.n_frames[index] or clip.max(initial=0) >= self._n_codes:
             raise _unreadable(path, "it doesn't hold what its index says")
         return clip
@@ -154,14 +160,14 @@ def _unreadable(path: Path, error: Exception | str) -> UserError:
     )
 
 
-@lru_cache(MAPPED)
-def _map_shard(path: Path) -> np.ndarray:
-    """Maps the codes of a shard into memory, `[frames, K]` uint16.
+@lru_cache(MOST_OPEN)
+def _open_shard(path: Path) -> ArrayFile:
+    """Opens the codes of a shard, `[frames, K]` uint16.
 
     Raises:
         UserError: it is missing, damaged, or something else (a pickle, for one).
     """
-    codes = read_array(path, np.uint16, 2)
+    codes = open_array(path, np.uint16, 2)
     if codes is None:
         raise _unreadable(path, "it is not an array of codes")
     return codes

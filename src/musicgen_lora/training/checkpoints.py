@@ -35,6 +35,8 @@ FORMAT_VERSION = 2
 OPTIMIZER_FILE = "optimizer.safetensors"
 AVERAGE_FILE = "average.safetensors"
 STATE_FILE = "state.json"
+IDENTITY = "identity"
+"""Under this name, the loop's `other` has the identity of the run."""
 _NUMBER = real(-1e300, 1e300)
 _STATE = fields(
     {
@@ -195,6 +197,13 @@ def restore(checkpoint: Path, state: LoopState, trained: Trained) -> None:
         UserError: the checkpoint has other parameters, or is damaged.
     """
     content = read_state(checkpoint)
+    own = state.other.get(IDENTITY)
+    # Those of earlier releases name no run.
+    if own is not None and content.get(IDENTITY, own) != own:
+        raise UserError(
+            f"{checkpoint}: belongs to another run, with other settings, data or base; move it "
+            "elsewhere and run the same command again."
+        )
     weights, average = trained.weights, trained.ema.means if trained.ema is not None else []
     weights.load(checkpoint)
     tensors = read_tensors(checkpoint / OPTIMIZER_FILE)

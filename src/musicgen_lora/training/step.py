@@ -84,7 +84,9 @@ def optimise_step(
     means = processes.all_reduce_sum(means)
     if not bool(torch.isfinite(means).all()):
         _forget_gradients(learner)
-        raise RunError(f"The loss is not finite {where}; the step was not taken.")
+        raise RunError(
+            f"The loss is not finite {where}; the step was not taken. Lower --learning_rate."
+        )
     if not learner.sharded:
         processes.all_reduce_gradients(learner.parameters)
     norm = _apply_gradients(learner, where)
@@ -150,7 +152,9 @@ def _apply_gradients(learner: Learner, where: str) -> float:
                 scaler.step(optimizer)
     elif scaler is None:
         _forget_gradients(learner)
-        raise RunError(f"The gradient is not finite {where}; the step was not taken.")
+        raise RunError(
+            f"The gradient is not finite {where}; the step was not taken. Lower --learning_rate."
+        )
     if scaler is not None:
         scaler.update()
     _forget_gradients(learner)

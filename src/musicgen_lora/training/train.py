@@ -335,6 +335,9 @@ def _finish(settings: TrainSettings, run: Run, console: Console) -> Run:
     assert run.base_loss is not None
     rows = run_folder.read_metrics(settings.output_dir)
     losses = [(row["step"], row["loss"]) for row in rows if row["event"] == "validation"]
+    if run.best is not None:
+        # A lower loss is of an adapter that was lost on the way.
+        losses = [each for each in losses if each[1] >= run.best["loss"]]
     run.verdict = verdict(run.base_loss["loss"], losses)
     curves = settings.output_dir / run_folder.CURVES_FILE
     draw_curves(curves, rows, run.base_loss["loss"])

@@ -27,6 +27,7 @@ from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.runtime.seeds import drawing_from, seed_of
 from musicgen_lora.training import validation
 from musicgen_lora.training.checkpoints import (
+    IDENTITY,
     LoopState,
     Trained,
     restore,
@@ -63,7 +64,8 @@ class Trainer:
         self.settings, self.model, self.data = settings, model, data = inputs
         self.trained, self.weights = trained, trained.weights
         self.run, self.log = run, log
-        self.state = LoopState(batch_size=settings.batch_size)
+        # In checkpoints, so that no other run resumes from them.
+        self.state = LoopState(settings.batch_size, other={IDENTITY: run.identity})
         self.per_step = settings.batch_size * settings.gradient_accumulation_steps
         self.steps_per_epoch = math.ceil(len(data.dataset) / self.per_step)
         n_steps = self.steps_per_epoch * settings.num_epochs
@@ -179,13 +181,14 @@ class Trainer:
             self.log.record({"event": "validation", **found})
             is_better = state.best is None or loss < state.best["loss"]
             self._say_validation(loss, is_better)
+            is_better = is_better or self._has_lost_best()
             if is_better:
                 self._publish(found)
         state.best, state.n_worse = (found, 0) if is_better else (state.best, state.n_worse + 1)
         if self.is_done and state.step < self.n_steps and state.best is not None:
             self.log.say(
-                f"Stopped early after step {state.step}: the last {state.n_worse} validations were "
-                f"no better than the one at step {state.best['step']}."
+                f"Stopped early after step {state.step}: {count(state.n_worse, 'validation')} in a "
+                f"row found nothing better than step {state.best['step']}."
             )
 
     def save(self) -> None:
@@ -283,6 +286,18 @@ class Trainer:
         folder = self.settings.output_dir / run_folder.BEST_MODEL
         self.weights.publish(folder, self.run.facts(best))
 
+    def _has_lost_best(self) -> bool:
+        """Whether the best weights so far are no longer whole on the disk; says so."""
+        folder = self.settings.output_dir
+        faults = run_folder.best_model_faults(folder) if processes.rank() == 0 else []
+        if faults:
+            self.log.say(
+                f"{folder / run_folder.BEST_MODEL}: missing or damaged ({', '.join(faults[:3])}); "
+                f"the weights of step {self.state.step} take its place.",
+                warns=True,
+            )
+        return bool(processes.all_reduce_max(int(bool(faults))))
+
     def _say_validation(self, loss: float, is_better: bool) -> None:
         assert self.run.base_loss is not None
         base_loss = self.run.base_loss["loss"]
@@ -318,6 +333,9 @@ class Trainer:
             self.trained.ema.apply()
         if self.state.best is None:
             self._publish(None)
+        elif self._has_lost_best():
+            self.state.best = None
+            self.validate()
         self.run.steps, self.run.best = self.state.step, self.state.best
 
 

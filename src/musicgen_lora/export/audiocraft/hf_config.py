@@ -26,7 +26,7 @@ class ConfigReader:
     """
 
     def __init__(self, config: dict[str, Any], path: Path) -> None:
-        self._config, self._path = config, path
+        self._config, self.path = config, path
 
     def __call__(self, name: str, kind: Any, default: Any = MISSING) -> Any:
         """The value of a field.
@@ -47,7 +47,7 @@ class ConfigReader:
         is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if not is_kind:
             said = "is missing" if value is MISSING else f"= {shortened(value)}: is not usable"
-            raise UserError(f"{self._path}: xp.cfg: {name} {said}.")
+            raise UserError(f"{self.path}: xp.cfg: {name} {said}.")
         return value
 
     def must_be(self, name: str, wanted: Any, default: Any = MISSING) -> None:
@@ -57,7 +57,7 @@ class ConfigReader:
         if value != wanted or isinstance(value, bool) != isinstance(wanted, bool):
             said = "is missing" if value is MISSING else f"= {shortened(value)}"
             raise UserError(
-                f"{self._path}: xp.cfg: {name} {said}: a MusicGen in Hugging Face's format has "
+                f"{self.path}: xp.cfg: {name} {said}: a MusicGen in Hugging Face's format has "
                 f"{wanted!r}."
             )
 

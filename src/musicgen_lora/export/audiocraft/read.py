@@ -87,6 +87,7 @@ def read_audiocraft(folder: Path, model_path: str | None) -> Import:
     taken: list[str] = []
     words, (text_config, text) = _text_encoder(folder, ask, model_path, taken)
     codec_config, codec = _codec(folder / CODEC_FILE, codec_package, model_path, taken)
+    _check_sound(ask, codec_config.get("sampling_rate"), decoder["audio_channels"])
     width, chroma = text_config.get("d_model", 0), _chroma(ask) if is_melody else {}
     try:
         tensors, trained_text = lm_from_audiocraft(
@@ -126,6 +127,23 @@ def _check_conditions(ask: ConfigReader, *, is_melody: bool) -> None:
     ask.must_be("fuser.sum", [], [])
     ask.must_be("fuser.input_interpolate", [], [])
     ask.must_be("fuser.cross_attention_pos_emb", False, False)
+
+
+def _check_sound(ask: ConfigReader, rate: object, channels: int) -> None:
+    """Checks that the language model was trained on what the codec makes: any other plays, but at
+    another speed or as noise."""
+    stated = ask("sample_rate", int, default=rate)
+    if stated != rate:
+        raise UserError(
+            f"{ask.path}: was trained on {stated} Hz, and the codec makes {rate} Hz; they belong "
+            "to different models: give the codec that it was trained with."
+        )
+    stated = ask("channels", int, default=channels)
+    if stated != channels:
+        raise UserError(
+            f"{ask.path}: xp.cfg: channels = {stated}, but its codebooks are those of {channels}; "
+            "interleave_stereo_codebooks.use belongs to 2 channels."
+        )
 
 
 def _chroma(ask: ConfigReader) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def read_base_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, An
         )
     check_bounds(config, path)
     check_kind(config, _BASE, path)
-    _check_codec(config["audio_encoder"], path)
+    _check_codec(config["audio_encoder"], config["decoder"], path)
     return without_ours(config)
 
 
@@ -181,8 +181,9 @@ def _settings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from _settings(part, inner)
 
 
-def _check_codec(codec: dict[str, Any], path: Path) -> None:
-    """Raises a UserError if a codec's numbers, with EnCodec's defaults, make no usable codec."""
+def _check_codec(codec: dict[str, Any], decoder: dict[str, Any], path: Path) -> None:
+    """Raises a UserError if a codec's numbers, with EnCodec's defaults, make no codec that speaks
+    what the decoder predicts."""
     rate, ratios = codec.get("sampling_rate", 24_000), codec.get("upsampling_ratios", [8, 5, 4, 2])
     kbits = codec.get("target_bandwidths", [24.0])[-1]
     hop, n_bits = math.prod(ratios), math.ceil(math.log2(codec.get("codebook_size", 1024)))
@@ -191,6 +192,13 @@ def _check_codec(codec: dict[str, Any], path: Path) -> None:
         raise UserError(
             f"{path}: audio_encoder: {rate} Hz, {hop} samples per frame and {kbits} kbit/s don't "
             f"make a codec of 1 to {MAX_QUANTIZERS} codebooks."
+        )
+    channels, n_entries = decoder.get("audio_channels", 1), codec.get("codebook_size", 1024)
+    n_wanted, wanted = decoder.get("num_codebooks", 4) // channels, decoder.get("vocab_size", 2048)
+    if n_quantizers < n_wanted or n_entries != wanted:
+        raise UserError(
+            f"{path}: the codec has {n_quantizers} codebooks of {n_entries} entries, and the "
+            f"decoder predicts {n_wanted} of {wanted}; they belong to different models."
         )
     n_filters = codec.get("num_filters", 32)
     if n_filters << len(ratios) > 1 << 16:

@@ -24,7 +24,7 @@ from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
 from musicgen_lora.audio.spectra import welch_spectrum
 from musicgen_lora.audio.stream import LONGEST_S, AudioStream
 from musicgen_lora.errors import AudioError
-from musicgen_lora.formats.arrays import read_array
+from musicgen_lora.formats.arrays import open_array
 from musicgen_lora.listening.duplicates import FINGERPRINT_HOP_S, audio_fingerprint
 from musicgen_lora.listening.one_shots import is_one_shot
 from musicgen_lora.listening.pitch.bass import find_bass_notes
@@ -87,8 +87,11 @@ def read_record(folder: Path, digest: str) -> Analysis | None:
 
 def read_fingerprint(folder: Path, digest: str) -> np.ndarray | None:
     """The fingerprint `[F]` uint64 of a file's bytes, if it was analysed."""
-    found = read_array(folder / f"{digest[:16]}.npy", np.uint64, 1)
-    return None if found is None else np.array(found)
+    found = open_array(folder / f"{digest[:16]}.npy", np.uint64, 1)
+    try:
+        return None if found is None else found.rows(0, found.shape[0])
+    except (OSError, ValueError):
+        return None
 
 
 def analyse_file(task: AnalysisTask, alive: SignOfLife) -> Analysis | Failure:

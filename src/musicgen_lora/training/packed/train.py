@@ -33,6 +33,7 @@ from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.runtime.precision import DTYPES, choose_training_precision
 from musicgen_lora.runtime.seeds import drawing_from, seed_of
 from musicgen_lora.training.checkpoints import (
+    IDENTITY,
     LoopState,
     Trained,
     newest_checkpoint,
@@ -110,7 +111,7 @@ class PackedRun:
         self._bound_embeddings()
         self.trained = Trained(self.weights, self.optimizers)
         # Kept in checkpoints, so that no other run resumes from them.
-        marks = {"identity": self.identity, "draws_version": DRAWS_VERSION}
+        marks = {IDENTITY: self.identity, "draws_version": DRAWS_VERSION}
         self.state = LoopState(settings.batch_size, other=marks)
 
     def _windows(self, n_frames: int, batch_size: int) -> Windows:
@@ -166,7 +167,7 @@ class PackedRun:
         if found is None:
             return
         marks = read_state(found)
-        if marks.get("identity") != self.identity:
+        if marks.get(IDENTITY) != self.identity:
             raise UserError(
                 f"{self.settings.output_dir}: holds a run with other settings, tokens or base; "
                 "pass another --output_dir, or the settings in its run.json."
