@@ -10,7 +10,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
 from musicgen_lora.webui.kept import Kept
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, quiet
+from musicgen_lora.webui.page import PRIVATE, QUIET, SLIDER_WIDTH, Page, chosen, quiet
 from musicgen_lora.webui.safety import find, id_of, new_name
 from musicgen_lora.webui.workspace import REPORT, choices
 
@@ -44,7 +44,13 @@ def build(page: Page) -> None:
             elem_id="evaluate-strengths",
         )
         count = gr.Slider(
-            1, 16, value=4, step=1, label=say("Number of prompts"), elem_id="evaluate-prompts"
+            1,
+            16,
+            value=4,
+            step=1,
+            label=say("Number of prompts"),
+            min_width=SLIDER_WIDTH,
+            elem_id="evaluate-prompts",
         )
         compare = gr.Checkbox(True, label=say("Compare with the base"), elem_id="compare")
     fields = kept.advanced(form[1:], "evaluate")
