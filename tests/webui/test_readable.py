@@ -97,9 +97,24 @@ def test_what_is_gone_is_said_until_something_else_is_chosen(
     choose("one")
     expect(page.get_by_test_id("cell-0-1")).to_contain_text("one")
     remove_folder(served.workspace / "datasets" / "one")
+    height = listed.bounding_box()
+    expect(listed).to_contain_text(gone)
+    # Longer than a look takes.
+    page.wait_for_timeout(5_000)
     expect(listed).to_contain_text(gone)
     choose("two")
     expect(listed).not_to_contain_text(gone, timeout=10_000)
+    assert listed.bounding_box() == height
     expect(page.get_by_test_id("cell-0-1")).to_contain_text("two")
     remove_folder(served.workspace / "datasets" / "two")
+    page.context.close()
+
+
+def test_the_strip_stays_in_view_where_a_long_form_ends(browser: Browser, served: Served) -> None:
+    """What the button at the form's end has started was said out of sight."""
+    page, _ = open_page(browser, served, viewport=WIDE, locale="en-GB")
+    tab(page, 2)
+    page.locator("#generate").scroll_into_view_if_needed()
+    expect(page.locator("#prompt")).not_to_be_in_viewport()
+    expect(page.locator("#strip .strip")).to_be_in_viewport(ratio=1)
     page.context.close()

@@ -89,7 +89,7 @@ class Page:
         for listed in {each: None for each in outputs_of(again) if isinstance(each, gr.Dropdown)}:
             if not listed.multiselect:
                 # What `still_chosen` says is over once something else is chosen.
-                listed.input(lambda: gr.update(info=""), None, listed, **QUIET)
+                listed.select(lambda: gr.update(info=""), None, listed, **QUIET)
 
     def submit(self, command: str, settings: dict[str, Any], title: str, folder: Path) -> Job:
         """Checks the settings as the command would, then starts it as a job and says so."""
