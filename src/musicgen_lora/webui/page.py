@@ -25,8 +25,8 @@ PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private
 """Options of an event that is quick and not part of the API."""
 QUIET: dict[str, Any] = {**PRIVATE, "queue": False}
 """Options of an event that only reads."""
-SLIDER_WIDTH = 180
-"""Pixels; two side by side on a phone leave no room for a label."""
+SLIDER_WIDTH, FIELD_WIDTH = 180, 110
+"""Pixels; with less, two sliders or four fields side by side on a phone are cut off."""
 FILES = "/files"
 """Where the server serves files by id."""
 Left = TypeVar("Left")

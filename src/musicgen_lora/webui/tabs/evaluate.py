@@ -10,7 +10,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
 from musicgen_lora.webui.kept import Kept
-from musicgen_lora.webui.page import PRIVATE, QUIET, SLIDER_WIDTH, Page, chosen, quiet
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, quiet
 from musicgen_lora.webui.safety import find, id_of, new_name
 from musicgen_lora.webui.workspace import REPORT, choices
 
@@ -33,7 +33,7 @@ def build(page: Page) -> None:
         info=say("Several are compared side by side in one report."),
         elem_id="evaluate-runs",
     )
-    with gr.Row():
+    with gr.Row(elem_classes="settings"):
         strengths = gr.Textbox(
             form[0].shown,
             label=say("Strengths"),
@@ -49,7 +49,6 @@ def build(page: Page) -> None:
             value=4,
             step=1,
             label=say("Number of prompts"),
-            min_width=SLIDER_WIDTH,
             elem_id="evaluate-prompts",
         )
         compare = gr.Checkbox(True, label=say("Compare with the base"), elem_id="compare")
