@@ -252,7 +252,10 @@ def test_a_sound_is_gone_on_with_where_its_player_stands(page: Page) -> None:
     # A player at its beginning or end, and nonsense, mean the end.
     for at in (None, 0, -1.0, float("nan"), 1e9, "3", True, [2]):
         assert taken_up(page, GO_ON, target, at)[1] == [target, GO_ON, None, HEARD_S, 1, 1]
-    assert "continue_at" not in asked_with(page, [target, GO_ON, None, HEARD_S, 1, 1])
+    assert "continue_at" not in asked_with(page, [target, GO_ON, "", HEARD_S, 1, 1])
+    # It meant the end, which the field showed as 0.
+    with pytest.raises(UserError, match="continue_at"):
+        asked_with(page, [target, GO_ON, "0", HEARD_S, 1, 1])
 
 
 def test_bars_of_a_sound_are_played_anew(page: Page) -> None:

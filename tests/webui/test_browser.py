@@ -46,7 +46,7 @@ def picture(page: Page, name: str) -> None:
         path = Path(SCREENSHOTS) / f"page-{name}.png"
         page.screenshot(path=str(path), full_page=True)
         with Image.open(path) as drawn:
-            drawn.convert("RGB").quantize(160).save(path, optimize=True)
+            drawn.convert("RGB").quantize(160, kmeans=2).save(path, optimize=True)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
     charts = [
         # Held-out losses change too little for the same chart.
         (words("Training loss by step"), LossCurves(mean.train, [], None), LARGE, ""),
-        (words("Held-out loss by step"), mean.held_alone(), LARGE, ""),
+        (words("Held-out loss by step"), LossCurves([], mean.held, mean.base), LARGE, ""),
         *(
             (words("Codebook {n}", n=number + 1), losses(rows, number).held_alone(), SMALL, "small")
             for number in range(_n_codebooks(rows))

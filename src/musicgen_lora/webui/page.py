@@ -25,6 +25,8 @@ PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private
 """Options of an event that is quick and not part of the API."""
 QUIET: dict[str, Any] = {**PRIVATE, "queue": False}
 """Options of an event that only reads."""
+SLIDER_WIDTH, FIELD_WIDTH = 180, 110
+"""Pixels; with less, two sliders or four fields side by side on a phone are cut off."""
 FILES = "/files"
 """Where the server serves files by id."""
 Left = TypeVar("Left")
@@ -84,6 +86,10 @@ class Page:
         opened.then(lambda: gr.Timer(active=True), None, self.timer, **QUIET)
         asked, shown = [told, *inputs_of(again)], [told, *outputs_of(again)]
         self.timer.tick(all_of(again, self.words), asked, shown, **QUIET)
+        for listed in {each: None for each in outputs_of(again) if isinstance(each, gr.Dropdown)}:
+            if not listed.multiselect:
+                # What `still_chosen` says is over once something else is chosen.
+                listed.select(lambda: gr.update(info=""), None, listed, **QUIET)
 
     def submit(self, command: str, settings: dict[str, Any], title: str, folder: Path) -> Job:
         """Checks the settings as the command would, then starts it as a job and says so."""
@@ -104,7 +110,7 @@ class Page:
         """As `chosen`, but if the choice is gone, nothing is chosen and the list says so: otherwise
         a click would act on another item."""
         if not value:
-            return gr.update(**{**chosen(choices), "info": ""})
+            return chosen(choices)
         if value in [identity for _, identity in choices]:
             # Without a value: a choice made since the look began stays.
             return gr.update(choices=choices, info="")
@@ -177,4 +183,5 @@ def html_table(kind: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -
 def chosen(choices: list[tuple[str, str]], value: Any = None) -> Any:
     """An update of a list: its choices, and the value if it is among them, else the first."""
     ids = [identity for _, identity in choices]
-    return gr.update(choices=choices, value=value if value in ids else (ids[0] if ids else None))
+    value = value if value in ids else (ids[0] if ids else None)
+    return gr.update(choices=choices, value=value, info="")

@@ -58,8 +58,10 @@ def pages(
 ) -> dict[str, Path]:
     """The page in both languages."""
     if given := os.environ.get("REPORT"):
-        return dict.fromkeys(("en", "zh"), Path(given).resolve())
-    report, folder = request.getfixturevalue("evaluated")
+        folder = Path(given).resolve().parent
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    else:
+        report, folder = request.getfixturevalue("evaluated")
     pictures = {path.stem: path.read_bytes() for path in (folder / "plots").iterdir()}
     choose("zh")
     chinese = make_page(report, pictures, *embed_sounds(sound_groups(report), folder))  # pyright: ignore[reportArgumentType]
@@ -95,7 +97,7 @@ def picture(page: Page, name: str, at: Locator) -> None:
     path = Path(SCREENSHOTS) / f"{name}.png"
     for colours in (128, 64, 32, 16):
         with Image.open(BytesIO(page.screenshot())) as image:
-            image.convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(path)
+            image.convert("RGB").quantize(colours, kmeans=2, dither=Image.Dither.NONE).save(path)
         if path.stat().st_size < MOST_PICTURE_BYTES:
             return
 

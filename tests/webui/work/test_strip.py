@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,21 @@ def test_of_those_that_are_over_the_one_that_ended_last_is_shown() -> None:
     assert "finished" in strip([cancelled, done], Words("en"), {})
 
 
+def test_one_that_failed_is_shown_until_something_was_started_since() -> None:
+    """The jobs that were queued behind it hid it."""
+    failed = replace(of(1, "generate", "failed"), created=1.0, ended=4.0)
+    queued = replace(of(2, "generate", "running"), created=2.0)
+    last = replace(queued, status="finished", ended=6.0)
+    later = replace(of(3, "train", "running"), created=5.0)
+    for jobs, statuses in (
+        ([queued, failed], ["failed", "running"]),
+        ([last, failed], ["failed", "finished"]),
+        ([later, last, failed], ["running"]),
+    ):
+        html = strip(jobs, Words("en"), {})
+        assert re.findall('data-status="([a-z]+)"', html) == statuses
+
+
 STEP = (
     "step {0}/{1}  epoch {2}  loss {3}  rate {4}  {5} tokens/s  {6} GB  {7} s left",
     ("30", "180", "10.00", "3.1", "1.93e-03", "4078", "1.34", "537"),
@@ -64,7 +80,8 @@ def test_how_far_a_job_is_and_how_long_it_will_take(language: Any) -> None:
     assert 'data-act="stop" data-job="1"' in html
     assert "30 of 180, about 9 min left" in html
     assert "taking a training step" in html
-    html = strip([job], Words("en"), {"1": ["clips encoded: 17 of 24 (71 %)"]})
+    line = Words(language).line("losses, windows: 17 of 24 (71 %)")
+    html = strip([job], Words("en"), {"1": [line]})
     assert '<progress max="100" value="71"' in html
     waiting = Job("2", "prepare", "y", Path("y"), "en", 1.0, "waiting")
     assert "It starts when the running job ends;" in strip([waiting, job], Words("en"), {})

@@ -109,10 +109,13 @@ class ClipTable:
         at = self.written(wanted) if wanted in [identity for _, identity in found] else 0
         # A dataset that is still being prepared has no clips when it is chosen.
         came, is_old = bool(at) and read == "0", read not in ("", "0", str(at))
-        now = repr((sorted(found), wanted, came, is_old))
+        names = repr(sorted(found))
+        now = "\n".join([names, repr((wanted, came, is_old))])
         if now == before:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip(), before
-        choose = self._page.still_chosen(found, wanted)
+        # Only if the list is another: of one that is gone, nothing is chosen instead.
+        is_listed = before.partition("\n")[0] == names
+        choose = gr.skip() if is_listed else self._page.still_chosen(found, wanted)
         rows, stamp = (self.rows(wanted), str(at)) if came else (gr.skip(), gr.skip())
         return choose, rows, stamp, quiet(say(CHANGED)) if is_old and at else "", now
 

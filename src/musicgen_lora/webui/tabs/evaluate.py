@@ -33,7 +33,7 @@ def build(page: Page) -> None:
         info=say("Several are compared side by side in one report."),
         elem_id="evaluate-runs",
     )
-    with gr.Row():
+    with gr.Row(elem_classes="settings"):
         strengths = gr.Textbox(
             form[0].shown,
             label=say("Strengths"),
@@ -44,7 +44,12 @@ def build(page: Page) -> None:
             elem_id="evaluate-strengths",
         )
         count = gr.Slider(
-            1, 16, value=4, step=1, label=say("Number of prompts"), elem_id="evaluate-prompts"
+            1,
+            16,
+            value=4,
+            step=1,
+            label=say("Number of prompts"),
+            elem_id="evaluate-prompts",
         )
         compare = gr.Checkbox(True, label=say("Compare with the base"), elem_id="compare")
     fields = kept.advanced(form[1:], "evaluate")

@@ -15,7 +15,7 @@ from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.webui.edits import row_of
 from musicgen_lora.webui.forms import Setting, changed, form_of, written
 from musicgen_lora.webui.kept import Kept, wanted
-from musicgen_lora.webui.page import PRIVATE, Page, chosen, side_by_side
+from musicgen_lora.webui.page import FIELD_WIDTH, PRIVATE, SLIDER_WIDTH, Page, chosen, side_by_side
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.tabs import history
 from musicgen_lora.webui.tabs.recordings import ANEW, AskedRecording, Fields
@@ -35,8 +35,6 @@ EXAMPLE = "trap beat with gliding 808 bass, rolling hi-hats, 140 bpm, C# minor"
 MAX_VARIATIONS = 8
 BARS, TAKES = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16)
 MAX_STRENGTH, MAX_S = 2, 30
-SLIDER_WIDTH = 180
-"""Pixels; two side by side on a phone leave no room for a label."""
 OWN = frozenset(("duration", "seed", "lora_model_path", "strength", "melody", "output_dir"))
 """Settings that have fields of their own in the tab, and a melody, which it doesn't take."""
 FRONT = ("bpm", "bars", "key", "best_of")
@@ -179,22 +177,29 @@ def _build_asked(page: Page) -> list[Any]:
             for label, most, value in (("Seconds", MAX_S, 10), ("Variations", MAX_VARIATIONS, 2))
         )
     with gr.Row():
-        bpm = gr.Textbox("", label=say("Tempo (BPM)"), max_lines=1, min_width=90, elem_id="bpm")
+        bpm = gr.Textbox(
+            "", label=say("Tempo (BPM)"), max_lines=1, min_width=FIELD_WIDTH, elem_id="bpm"
+        )
         bars = gr.Dropdown(
             [(say("no loop"), ""), *((str(n), str(n)) for n in BARS)],
             value="",
             label=say("Loop length in bars"),
-            min_width=90,
+            min_width=FIELD_WIDTH,
             elem_id="bars",
         )
         key = gr.Textbox(
-            "", label=say("Key"), placeholder="C# minor", max_lines=1, min_width=90, elem_id="key"
+            "",
+            label=say("Key"),
+            placeholder="C# minor",
+            max_lines=1,
+            min_width=FIELD_WIDTH,
+            elem_id="key",
         )
         best_of = gr.Dropdown(
             [str(n) for n in TAKES],
             value="1",
             label=say("Best of N takes"),
-            min_width=90,
+            min_width=FIELD_WIDTH,
             elem_id="best-of",
         )
     with gr.Row():

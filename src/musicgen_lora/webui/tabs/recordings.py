@@ -55,7 +55,7 @@ class AskedRecording:
         if self.kind != GO_ON:
             raise UserError("That no longer exists; reload the page.")
         seconds = {"continue_at": self.at_s, "heard": self.heard_s}
-        given = {name: float(value) for name, value in seconds.items() if value}
+        given = {name: value for name, value in seconds.items() if str(value or "").strip()}
         return {"continue_from": path} | given
 
     @classmethod
@@ -97,11 +97,13 @@ class Fields:
                 elem_id="recording-kind",
             )
             with gr.Row() as self.seconds:
-                at_s = gr.Number(
-                    None, minimum=0, label=say("From second (empty: the end)"), elem_id="at"
-                )
-                heard_s = gr.Number(
-                    HEARD_S, minimum=0, label=say("Seconds heard before that"), elem_id="heard"
+                # Not numbers: an empty one would show 0.
+                at_s, heard_s = (
+                    gr.Textbox(value, max_lines=1, max_length=20, label=say(label), elem_id=name)
+                    for label, value, name in (
+                        ("From second (empty: the end)", "", "at"),
+                        ("Seconds heard before that", f"{HEARD_S:g}", "heard"),
+                    )
                 )
             with gr.Row(visible=False) as self.bars:
                 from_bar, to_bar = (

@@ -116,7 +116,9 @@ class Watching:
                 for each, name in by.items()
                 if each == BASE or each in steps
             ]
-            found.append(player(sides, _caption(clip, captions), self._page.words))
+            # A single side has no button that names it.
+            alone = sides[0].name if len(sides) == 1 else ""
+            found.append(player(sides, _caption(clip, captions), self._page.words, details=alone))
         return "".join(found)
 
     def _side_name(self, played_by: str) -> str:

@@ -22,6 +22,11 @@ element.addEventListener("click", (event) => {
 });
 """
 """Tells the server which button of which job was pressed."""
+TO_THE_END = """() => requestAnimationFrame(() => {
+  const output = document.querySelector("#job-log textarea");
+  output.scrollTop = output.scrollHeight;
+})"""
+"""From there on Gradio follows the output; one that grew while hidden is at its beginning."""
 LOG_LINES = 200
 PROGRESS_LINES = 30
 """Within these a command reports its progress again."""
@@ -31,7 +36,7 @@ def build(page: Page) -> None:
     """Builds the strip and has it follow the jobs' folders."""
     say, jobs = page.words, page.workspace.jobs
     shown = gr.HTML(quiet("…"), elem_id="strip", js_on_load=PRESSED)
-    with gr.Accordion(say("Jobs"), open=False, elem_id="jobs"):
+    with gr.Accordion(say("Jobs"), open=False, elem_id="jobs") as box:
         picked = gr.Dropdown([], label=say("Job"), elem_id="job")
         with gr.Row():
             stop = gr.Button(say("Stop and save, or cancel"), elem_id="job-stop")
@@ -39,6 +44,7 @@ def build(page: Page) -> None:
             resume = gr.Button(say("Resume or run again"), elem_id="job-resume")
         log = gr.Textbox(label=say("Output"), lines=8, max_lines=8, elem_id="job-log")
     seen = gr.State("")
+    box.expand(None, None, None, js=TO_THE_END, **QUIET)
 
     def look(before: str, job_id: str | None) -> Any:
         # Long jobs stay listed however many clips were generated alongside.

@@ -27,7 +27,8 @@ NEXT = {
     "evaluate": "Its report is in Evaluate.",
 }
 """Where to find what a command has made."""
-_STEP, _SHARE = re.compile(r"\b(\d+)/(\d+)\b"), re.compile(r"\((\d+) %\)")
+MOST_FAILED = 3
+_STEP, _SHARE = re.compile(r"\b(\d+)/(\d+)\b"), re.compile(r"[(（](\d+) ?%[)）]")
 """How commands report their progress in any language; a step's line ends with the seconds left."""
 
 
@@ -68,9 +69,16 @@ def strip(jobs: Sequence[Job], words: Words, printed: Mapping[str, Sequence[str]
 
 
 def shown_of(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs that have not ended; if there are none, the one that ended last."""
-    ended = sorted(jobs, key=lambda job: -(job.ended or job.created))
-    return [job for job in jobs if not job.is_over] or ended[:1]
+    """The jobs that have not ended; if there are none, the one that ended last. Also those that
+    failed meanwhile: of several in a row, a later one would hide it."""
+    ended = sorted(
+        (job for job in jobs if job.is_over), key=lambda job: -(job.ended or job.created)
+    )
+    shown = [job for job in jobs if not job.is_over] or ended[:1]
+    since = min((job.created for job in shown), default=0.0)
+    failed = [job for job in ended if job.status == "failed" and (job.ended or 0.0) >= since]
+    seen = {job.id for job in [*shown, *failed[:MOST_FAILED]]}
+    return [job for job in jobs if job.id in seen]
 
 
 def waiting(words: Words) -> str:
