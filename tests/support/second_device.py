@@ -104,6 +104,8 @@ def _on_cpu(value: Any) -> Any:
 def second_device() -> Iterator[torch.device]:
     """Plays the second device."""
     with ExitStack() as stack:
+        # With a CUDA build, an LSTM on a card would lay out its weights by cuDNN.
+        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.enter_context(_Operations())
         stack.enter_context(_Calls())
         yield CARD

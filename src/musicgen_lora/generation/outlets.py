@@ -100,7 +100,8 @@ class Pipe:
 
     def __init__(self, kind: PipeFormat, sample_rate: int, n_channels: int) -> None:
         self._kind = kind
-        self._file = os.fdopen(os.dup(1), "wb")
+        # Unbuffered: Python would try again to write what is left when it collects the file.
+        self._file = os.fdopen(os.dup(1), "wb", buffering=0)
         if kind == "wav":
             self._write(endless_wav_head(sample_rate, n_channels))
 
@@ -117,9 +118,10 @@ class Pipe:
             self._file.close()
 
     def _write(self, content: bytes) -> None:
+        rest = memoryview(content)
         with named_output():
-            self._file.write(content)
-            self._file.flush()
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
 
 def endless_wav_head(sample_rate: int, n_channels: int) -> bytes:
