@@ -21,8 +21,8 @@ PROMPTS = [
 STEPS = [
     f"prepare --create_example --output_dir {FOLDER}/data --num_samples 240",
     f"train --data_dir {FOLDER}/data --output_dir {FOLDER}/output --validation_fraction 0.1 "
-    "--batch_size 4 --gradient_accumulation_steps 1 --num_epochs 5 --previews off "
-    "--lora_targets attention feed_forward heads",
+    "--batch_size 4 --gradient_accumulation_steps 1 --num_epochs 4 --learning_rate 3e-3 "
+    "--group_by_length --previews off --lora_targets attention feed_forward heads",
     f"generate --lora_model_path {FOLDER}/output/best_model --output_dir {FOLDER}/generated "
     "--duration 10 --best_of 4 "
     f"--prompts {' '.join(shlex.quote(prompt) for prompt in PROMPTS)}",
