@@ -124,11 +124,16 @@ class _Made:
         """How much was written and how much was played for it: more where takes were dropped or
         cut, less where a recording was continued."""
         speed = f"{self.played_s / elapsed_s:.1f}"
-        if f"{self.written_s:.0f}" == f"{self.played_s:.0f}":
-            return f"{self.played_s:.0f} s of audio in {elapsed_s:.1f} s ({speed} times real time)."
+        # Whole seconds, but a short clip isn't nothing.
+        written, played = (
+            f"{seconds:.0f}" if seconds >= 9.5 else f"{seconds:.1g}"
+            for seconds in (self.written_s, self.played_s)
+        )
+        if written == played:
+            return f"{played} s of audio in {elapsed_s:.1f} s ({speed} times real time)."
         return (
-            f"{self.written_s:.0f} s of audio written; {self.played_s:.0f} s generated for it in "
-            f"{elapsed_s:.1f} s ({speed} times real time)."
+            f"{written} s of audio written; {played} s generated for it in {elapsed_s:.1f} s "
+            f"({speed} times real time)."
         )
 
 

@@ -59,8 +59,8 @@ def with_previews(
     when = "at the end" if every == NEVER else f"every {every} steps and at the end"
     console.print(
         f"Previews: {count(len(prompts), 'caption')}, {duration_s:g} s each, played by the base "
-        f"at the start and by the adapter {when}, into {settings.output_dir / PREVIEWS}; --previews off "
-        "turns them off."
+        f"at the start and by the adapter {when}, into {settings.output_dir / PREVIEWS}; "
+        "--previews off turns them off."
     )
     return replace(
         settings, preview_prompts=prompts, preview_duration=duration_s, preview_every=every
