@@ -28,6 +28,7 @@ from musicgen_lora.generation.clips.written import Written
 from musicgen_lora.generation.musicgen import MusicGen
 from musicgen_lora.generation.orders import check_captions
 from musicgen_lora.generation.outlets import open_live
+from musicgen_lora.generation.recordings.bar_grid import check_asked_bars
 from musicgen_lora.generation.recordings.extension import quieter_sentence
 from musicgen_lora.generation.session import Session
 from musicgen_lora.generation.wanted import check_request
@@ -59,6 +60,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
 
 def _generate(settings: GenerateSettings) -> list[Path]:
     check_request(settings)
+    check_asked_bars(settings)
     console = plain_console()
     # Damaged adapters, and those without captions, are refused before a base of gigabytes is read.
     pairs = added_strengths(settings.lora_model_path, settings.strength)
