@@ -371,6 +371,16 @@ def test_numbers_with_a_decimal_comma(tmp_path: Path, capsys) -> None:
     assert "temperature = '0,8': must be a number; write a point: 0.8." in said
 
 
+def test_text_that_the_locale_garbles_says_how_to_give_it(capsys) -> None:
+    """With PYTHONUTF8=0 and LC_ALL=C, each byte of a Chinese prompt arrives as a lone surrogate."""
+    garbled = "节拍".encode().decode("ascii", "surrogateescape")
+    for flag in ("prompts", "key", "negative_prompt"):
+        said = refused(["generate", f"--{flag}", garbled], capsys)
+        assert f"{flag} = " in said
+        assert "is not UTF-8" in said
+        assert "set PYTHONUTF8=1 if the locale is not UTF-8." in said
+
+
 def test_a_user_without_a_home_folder(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that runs for a user whom its system doesn't know."""
 

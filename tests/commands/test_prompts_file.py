@@ -224,3 +224,16 @@ def test_what_is_wrong_is_one_line_with_its_row(
 def test_settings_that_do_not_go_together(values: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         GenerateSettings(**values)
+
+
+def test_seeds_beyond_the_highest_are_told_by_the_one_that_was_given(tmp_path: Path) -> None:
+    highest = 2**63 - 1
+    told = f"each further clip takes the next seed, and the highest is {highest}; give a lower one."
+    with pytest.raises(UserError) as raised:
+        clip_orders(GenerateSettings(prompts=["a", "b"], seed=highest))
+    assert str(raised.value) == f"--seed {highest}: {told}"
+    file = tmp_path / "a.csv"
+    file.write_text(f"prompt,seed,variations\n808,{highest - 1},3\n")
+    with pytest.raises(UserError) as raised:
+        clip_orders(GenerateSettings(prompts_file=file))
+    assert str(raised.value) == f"{file}, line 2: seed = {highest - 1}: {told}"

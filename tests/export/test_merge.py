@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from tiny import make_tiny_musicgen
 
 from musicgen_lora.config import MergeSettings
 from musicgen_lora.errors import UserError
+from musicgen_lora.export import merge as merging
+from musicgen_lora.export.folder import publish
 from musicgen_lora.export.merge import merge_adapters
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.base_model import BaseModel
@@ -228,3 +232,28 @@ def test_an_adapter_of_another_base_is_refused(lora: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="trained on another base"):
         merge(base, tmp_path / "out", lora)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("lost", ["config.json", "tokenizer.json", WEIGHTS, ""])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_base_that_vanishes_meanwhile_leaves_no_half_checkpoint(
+    lost: str, is_cut: bool, lora: Path, tiny_model_dir: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Without its tokenizer, the checkpoint was published and the exit code 0."""
+    base, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(tiny_model_dir, base)
+
+    def lose(*given: Any) -> Any:
+        if is_cut and lost:
+            os.truncate(base / lost, 40)
+        elif lost:
+            (base / lost).unlink()
+        else:
+            shutil.rmtree(base)
+        return publish(*given)
+
+    monkeypatch.setattr(merging, "publish", lose)
+    with pytest.raises(UserError) as raised:
+        merge(base, out, lora)
+    assert str(raised.value).startswith(f"{base}/{lost}")
+    assert not out.exists()

@@ -53,6 +53,13 @@ def test_a_loop_as_mp3_is_told_to_have_gaps(
     assert gap not in capsys.readouterr().out
 
 
+def test_a_short_clip_is_not_told_as_no_audio(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(tiny_model_dir, tmp_path, "--duration", "0.3") == 0
+    assert re.search(r"^0\.3 s of audio in", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_what_is_written_is_told_apart_from_the_takes_that_were_played_for_it(
     tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,14 @@ def test_curves_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (4.0, [3.6, 3.3, 3.0], "It learned and was still learning"),
         (4.0, [3.5, 3.0, 3.2, 3.5], "It learned, then overfitted"),
         (4.0, [4.0, 3.99, 3.98], "It did next to nothing"),
+        (4.0, [4.001, 4.0011], "It did next to nothing: held-out loss 4.0000 -> 4.0010 (+0.0 %,"),
+        (
+            4.0,
+            [4.02, 4.01, 4.03],
+            "It improved nothing: held-out loss 4.0000 -> 4.0100 (+0.2 %, the best of 3 "
+            "validations); no validation was better than the base. Lower the learning rate, or add",
+        ),
+        (4.0, [4.03], "It improved nothing: held-out loss 4.0000 -> 4.0300 (+0.8 %); no "),
         (
             4.0,
             [4.1, 4.3, 4.6],
@@ -156,6 +164,36 @@ def test_two_captions_are_played_where_no_prompts_are_given(
         first, second = sorted(folder.glob("*.wav"))
         assert first.stem == f"00_{caption.replace(' ', '-')}"
         assert soundfile.info(second).duration == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("trainable", ["lora", "full"])
+def test_previews_switched_on_at_a_resume_have_those_of_the_base(
+    trainable: str,
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They were announced and not made; those that exist are neither announced nor made again."""
+    plain = tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=6, trainable=trainable)
+    shown = replace(plain, previews="auto", preview_prompts=["808"], preview_duration=0.2)
+    other = replace(shown, preview_prompts=["trap"])
+    base = tmp_path / "out" / "previews" / "base"
+    for step, (settings, is_made) in enumerate(
+        [(plain, False), (shown, True), (shown, False), (other, True)], 1
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            interrupt_after(step, patch)
+            with pytest.raises(SystemExit):
+                train_lora(settings)
+        assert (f"Previews: {base}" in capsys.readouterr().out) is is_made
+        names = [path.stem for path in base.glob("*.wav")]
+        assert names == [f"00_{prompt}" for prompt in settings.preview_prompts]
+    first = replace(other, output_dir=tmp_path / "first", max_steps=1)
+    train_lora(first)
+    assert (base / "00_trap.wav").read_bytes() == (
+        tmp_path / "first" / "previews" / "base" / "00_trap.wav"
+    ).read_bytes(), "what has been trained so far is not heard in it"
 
 
 def test_memory_that_is_short_for_previews_ends_them_alone(

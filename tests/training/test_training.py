@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -287,3 +288,16 @@ def test_what_cannot_be_frozen_is_said(
     )
     with pytest.raises(UserError, match=re.escape(message)):
         train_lora(settings)
+
+
+def test_a_rank_above_that_of_the_layers_is_remarked_on(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    width = json.loads((tiny_model_dir / "config.json").read_text())["decoder"]["hidden_size"]
+    for rank in (width, width + 1):
+        changes = {"max_steps": 1, "lora_rank": rank}
+        train_lora(tiny_settings(tiny_model_dir, data, tmp_path / str(rank), **changes))
+        said = " ".join(capsys.readouterr().out.split())
+        told = f"--lora_rank {rank} is more than"
+        assert (told in said) is (rank > width)
+    assert f"whose rank is {width} at most): it takes memory and adds nothing there" in said

@@ -14,7 +14,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 
 from made_datasets import read_metadata, write_metadata
 from playwright.sync_api import Browser, Error, Page, expect
-from served_page import WIDE, Served, open_page, tab
+from served_page import WIDE, Served, open_page, tab, typed
 from trainer import wait_until
 
 from musicgen_lora.audio.files import write_wav
@@ -187,6 +187,29 @@ def test_whatever_can_be_used_has_a_name(browser: Browser, served: Served) -> No
     expect(page.locator("html")).to_have_attribute("lang", "zh")
     tab(page, 2)
     expect(page.locator("#seconds input[type=number]")).to_have_attribute("aria-label", "秒")
+    expect(page.locator("#strength-1 input[type=number]")).to_have_attribute("aria-label", "强度")
     page.locator("#generate").click()
     expect(page.locator(".toast-title")).to_have_text("没有成功")
+    page.context.close()
+
+
+def test_values_that_are_out_of_range_are_told_in_the_pages_language(
+    browser: Browser, served: Served
+) -> None:
+    page, _ = open_page(browser, served, viewport=WIDE, locale="zh-CN")
+    tab(page, 2)
+    typed(page, "prompt", "trap")
+    typed(page, "seconds", "601")
+    page.keyboard.press("Control+Enter")
+    told = page.locator(".toast-message-text")
+    expect(told).to_contain_text("“秒” = 601")
+    expect(page.locator("#seconds input")).to_have_value("601")
+    page.locator(".toast-close").click()
+    typed(page, "seconds", "60")
+    page.locator("#bars input").click()
+    page.get_by_role("option", name="4", exact=True).click()
+    expect(page.locator("#seconds")).to_be_hidden()
+    typed(page, "strength-1", "3")
+    page.keyboard.press("Control+Enter")
+    expect(told).to_have_text("3 太大，最大为 2。")
     page.context.close()

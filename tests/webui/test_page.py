@@ -22,7 +22,6 @@ import gradio as gr
 from fastapi.testclient import TestClient
 from gradio.state_holder import SessionState, StateHolder
 
-from musicgen_lora.cli import main
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui import server, ui
 from musicgen_lora.webui.app import MAX_SESSIONS, build_page, fill
@@ -364,6 +363,22 @@ def test_what_is_sent_is_not_printed_at_any_length(
     assert len(written.out) + len(written.err) < 2**20
 
 
+def test_what_was_deleted_since_it_was_listed_is_a_line_on_the_page(
+    client: TestClient, demo: gr.Blocks, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And numbers out of range: the terminal had a traceback of Gradio's for each."""
+    told = set()
+    for number, fn in demo.fns.items():
+        for kind, bad in ((gr.Dropdown, "gone"), (gr.Slider, 1e6)):
+            sent = [bad if isinstance(each, kind) else None for each in fn.inputs]
+            if fn.fn is not None and bad in sent:
+                body = {"data": sent, "fn_index": number, "session_hash": "b"}
+                answer = client.post("/en/gradio_api/run/predict", json=body)
+                told.add(answer.json().get("error"))
+    assert "That no longer exists; reload the page." in told
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_fifty_at_once(client: TestClient) -> None:
     def ask(number: int) -> int:
         path = f"/files/sound/{id_of('x.wav')}" if number % 2 else "/en/gradio_api/queue/join"
@@ -371,30 +386,3 @@ def test_fifty_at_once(client: TestClient) -> None:
 
     with ThreadPoolExecutor(50) as pool:
         assert set(pool.map(ask, range(50))) == {200, 422}
-
-
-def test_another_address_needs_a_password(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    words = ["ui", "--workspace", str(tmp_path / "w"), "--host", "0.0.0.0"]
-    for password in ("", "short"):
-        monkeypatch.setenv(ui.PASSWORD, password)
-        assert main(words) == 2
-        line = capsys.readouterr().err
-        assert "others could reach the page; set MUSICGEN_LORA_PASSWORD" in line
-    assert not (tmp_path / "w").exists()
-
-
-def test_a_taken_port_and_a_missing_folder_are_one_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        assert main(["ui", "--workspace", str(tmp_path / "w"), "--port", port]) == 2
-        assert "cannot listen there" in capsys.readouterr().err
-    assert main(["ui", "--audio_dirs", str(tmp_path / "nothing")]) == 2
-    assert "no such folder" in capsys.readouterr().err

@@ -31,7 +31,8 @@ def _not_tiny(temperature: float) -> float:
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Few = Annotated[int, Field(ge=1, le=10_000)]
 """A number of things held in memory at once."""
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+MAX_SEED = 2**63 - 1
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
 Guidance = Annotated[float, Field(ge=1.0, le=1000.0)]
@@ -104,6 +105,11 @@ def explained(error: ValidationError) -> str:
         return f"{name} = {shown}: must be a list; put it in brackets."
     if first["type"] == "float_parsing" and (point := with_point(given)):
         return f"{name} = {shown}: must be a number; write a point: {point}."
+    if first["type"] == "string_unicode":
+        return (
+            f"{name} = {shown}: is not UTF-8; type it again in UTF-8, or set PYTHONUTF8=1 if the "
+            "locale is not UTF-8."
+        )
     # What our own validators raise.
     said = first.get("ctx", {}).get("error", first["msg"])
     return f"{name} = {shown}: {str(said)[:200]}."

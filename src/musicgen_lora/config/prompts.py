@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from musicgen_lora.config.kinds import MAX_SEED
 from musicgen_lora.config.play import GenerateSettings, SamplingSettings, WritingSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.csv_tables import csv_rows
@@ -265,10 +266,23 @@ def clip_orders(settings: GenerateSettings, further: Sequence[str] = ()) -> list
         if len(orders) + many > MAX_CLIPS:
             raise UserError(f"This makes more than {MAX_CLIPS:,} clips; ask for fewer at once.")
         first = order.settings.seed if "seed" in row.values else settings.seed + len(orders)
+        _check_seeds(row, settings, first + many - 1)
         for seed in itertools.islice(itertools.count(first), many):
             one = _replaced(row.where, order.settings, {"seed": seed, "variations": 1})
             orders.append(ClipOrder(row.where, one))
     return orders
+
+
+def _check_seeds(row: PromptRow, settings: GenerateSettings, last: int) -> None:
+    """Raises a UserError if the last clip of a row has a seed that no command takes."""
+    if last <= MAX_SEED:
+        return
+    own = row.values.get("seed")
+    name = f"--seed {settings.seed}" if own is None else f"{row.where}: seed = {own}"
+    raise UserError(
+        f"{name}: each further clip takes the next seed, and the highest is {MAX_SEED}; give a "
+        "lower one."
+    )
 
 
 def _replaced(

@@ -16,13 +16,24 @@ import pyarrow as pa
 
 from musicgen_lora import atomic
 from musicgen_lora.dataset import cache as kept_tables
-from musicgen_lora.dataset.cache import STATE
+from musicgen_lora.dataset.cache import STATE, state_of
 from musicgen_lora.dataset.metadata import Clip, Clips, compute
 
 HASHES_FILE = "hashes.arrow"
 HASHES_VERSION = "2"
 HASHES = pa.schema([("audio", pa.string()), *STATE, ("sha256", pa.string())])
 """Columns of the hash cache: an audio file, its state when it was read, its hash."""
+
+
+def is_as_listed(clip: Clip) -> bool:
+    """Whether a clip's file is still in the state in which the dataset was loaded, or in none that
+    is known, as a copy that nobody else knows of.
+
+    Raises:
+        OSError: it is gone.
+    """
+    listed = tuple(getattr(clip, name) for name in STATE.names)
+    return None in listed or state_of(clip.path.stat()) == listed
 
 
 def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:

@@ -25,7 +25,7 @@ from musicgen_lora import atomic
 from musicgen_lora.audio.files import MAX_READ_S, probe, read_stretch
 from musicgen_lora.audio.stream import AudioStream, ends_early
 from musicgen_lora.console import OnStep
-from musicgen_lora.dataset.cache import STATE, state_of
+from musicgen_lora.dataset.clip_ids import is_as_listed
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.errors import AudioError, audio_unread
 from musicgen_lora.model.base_model import BaseModel
@@ -229,14 +229,8 @@ def _check_unchanged(clip_id: str, clip: Clip) -> None:
         AudioError: its bytes are others by now; other codes would be kept under the id.
         RunError: the disk is broken.
     """
-    listed = tuple(getattr(clip, name) for name in STATE.names)
-    if None in listed:
-        # A copy that nobody else knows of.
-        return
     try:
-        if state_of(clip.path.stat()) == listed or clip_id.startswith(
-            atomic.sha256_file(clip.path)
-        ):
+        if is_as_listed(clip) or clip_id.startswith(atomic.sha256_file(clip.path)):
             return
     except OSError as error:
         raise audio_unread(clip.path, error) from error

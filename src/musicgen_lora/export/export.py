@@ -80,7 +80,8 @@ def _for_audiocraft(
     made_of = source.made_of()
 
     def fill(staging: Path) -> None:
-        write_audiocraft(source, staging)
+        with source.unchanged():
+            write_audiocraft(source, staging)
         atomic.write_json(staging / MADE_OF_FILE, made_of)
         text = audiocraft_card(source, made_of, settings.output_dir.resolve().name)
         (staging / atomic.CARD_FILE).write_text(text, encoding="utf-8")

@@ -43,7 +43,8 @@ def merge_adapters(settings: MergeSettings) -> Path:
     made_of = source.made_of()
 
     def fill(staging: Path) -> None:
-        copy_checkpoint(source.folder, staging, source.changed_tensors())
+        with source.unchanged():
+            copy_checkpoint(source.folder, staging, source.changed_tensors())
         atomic.write_json(staging / MADE_OF_FILE, made_of)
         text = checkpoint_card(source, made_of, settings.output_dir.resolve().name)
         (staging / atomic.CARD_FILE).write_text(text, encoding="utf-8")

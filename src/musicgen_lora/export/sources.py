@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from safetensors import SafetensorError
 from torch import Tensor
 
 from musicgen_lora import EMBEDDED_NAME, __version__
 from musicgen_lora.config import ExportSettings, MergeSettings
+from musicgen_lora.errors import UserError
 from musicgen_lora.export.base_name import check_base_name
 from musicgen_lora.given import added_sentence, added_strengths, local_model
 from musicgen_lora.model.base.folder import base_folder
@@ -31,6 +34,7 @@ class Source:
         base: as the user named it.
         model: in float32 on the CPU, merged.
         changed: names of the weights that were merged.
+        files: states of the base's files before it was loaded, by name.
         hub_base: the base's name on the Hub if it was given as a folder.
     """
 
@@ -39,6 +43,7 @@ class Source:
     model: BaseModel
     parts: Sequence[MixedAdapter]
     changed: set[str]
+    files: Mapping[str, tuple[int, int]]
     hub_base: str = ""
 
     @property
@@ -53,6 +58,29 @@ class Source:
         """The base's name without its parent folders."""
         is_embedded = self.base == EMBEDDED_NAME
         return self.hub_id or (self.base if is_embedded else Path(self.base).resolve().name)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """A context that copies the base's files, which are still those that were loaded.
+
+        Raises:
+            UserError: one of them has vanished or changed, so that the copy may lack something.
+        """
+        try:
+            yield
+        except (OSError, SafetensorError):
+            self._check_unchanged()
+            raise
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        found = _states(self.folder)
+        for name, state in self.files.items():
+            if found.get(name) != state:
+                raise UserError(
+                    f"{self.folder / name}: changed or vanished while it was read; run the command "
+                    "again once it is there."
+                )
 
     def made_of(self) -> dict[str, Any]:
         """Where the weights come from; without paths, since checkpoints are shared."""
@@ -80,6 +108,16 @@ class Source:
         return {name: tensors[name] for name in self.changed}
 
 
+def _states(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of each of a base's files, except what is written about it."""
+    found = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.suffix != ".md" and path.is_file():
+            status = path.stat()
+            found[path.name] = status.st_size, status.st_mtime_ns
+    return found
+
+
 def read_source(settings: MergeSettings | ExportSettings, console: Console) -> Source:
     """Loads a base and merges the adapters at their strengths, 1 by default.
 
@@ -89,6 +127,8 @@ def read_source(settings: MergeSettings | ExportSettings, console: Console) -> S
     # Damaged adapters are refused before a base of gigabytes is read.
     given = settings.lora_model_path, settings.strength
     pairs = [(read_adapter(folder), strength) for folder, strength in added_strengths(*given)]
+    folder = base_folder(settings.model_path)
+    files = _states(folder)
     model = BaseModel.load(settings.model_path)
     mixture = Mixture(model, [read_part(model, file, strength) for file, strength in pairs])
     if line := added_sentence(*given):
@@ -98,10 +138,11 @@ def read_source(settings: MergeSettings | ExportSettings, console: Console) -> S
     mixture.merge()
     source = Source(
         base=settings.model_path,
-        folder=base_folder(settings.model_path),
+        folder=folder,
         model=model,
         parts=mixture.parts,
         changed=mixture.names,
+        files=files,
         hub_base=settings.hub_base,
     )
     check_base_name(source, console)

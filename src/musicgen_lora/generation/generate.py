@@ -28,6 +28,7 @@ from musicgen_lora.generation.clips.written import Written
 from musicgen_lora.generation.musicgen import MusicGen
 from musicgen_lora.generation.orders import check_captions
 from musicgen_lora.generation.outlets import open_live
+from musicgen_lora.generation.recordings.bar_grid import check_asked_bars
 from musicgen_lora.generation.recordings.extension import quieter_sentence
 from musicgen_lora.generation.session import Session
 from musicgen_lora.generation.wanted import check_request
@@ -59,6 +60,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
 
 def _generate(settings: GenerateSettings) -> list[Path]:
     check_request(settings)
+    check_asked_bars(settings)
     console = plain_console()
     # Damaged adapters, and those without captions, are refused before a base of gigabytes is read.
     pairs = added_strengths(settings.lora_model_path, settings.strength)
@@ -124,11 +126,16 @@ class _Made:
         """How much was written and how much was played for it: more where takes were dropped or
         cut, less where a recording was continued."""
         speed = f"{self.played_s / elapsed_s:.1f}"
-        if f"{self.written_s:.0f}" == f"{self.played_s:.0f}":
-            return f"{self.played_s:.0f} s of audio in {elapsed_s:.1f} s ({speed} times real time)."
+        # Whole seconds, but a short clip isn't nothing.
+        written, played = (
+            f"{seconds:.0f}" if seconds >= 9.5 else f"{seconds:.1g}"
+            for seconds in (self.written_s, self.played_s)
+        )
+        if written == played:
+            return f"{played} s of audio in {elapsed_s:.1f} s ({speed} times real time)."
         return (
-            f"{self.written_s:.0f} s of audio written; {self.played_s:.0f} s generated for it in "
-            f"{elapsed_s:.1f} s ({speed} times real time)."
+            f"{written} s of audio written; {played} s generated for it in {elapsed_s:.1f} s "
+            f"({speed} times real time)."
         )
 
 

@@ -24,6 +24,8 @@ from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 from musicgen_lora.training.record.run_folder import PREVIEWS
 
+BASE = "base"
+"""The folder of what the base plays."""
 N_CAPTIONS = 2
 PREVIEW_S, CAPTION_ON_CPU_S = 10.0, 4.0
 """Seconds of each preview. On a CPU, musicgen-small takes a minute or more for 10 s."""
@@ -57,12 +59,18 @@ def with_previews(
     when = "at the end" if every == NEVER else f"every {every} steps and at the end"
     console.print(
         f"Previews: {count(len(prompts), 'caption')}, {duration_s:g} s each, played by the base "
-        f"now and by the adapter {when}, into {settings.output_dir / PREVIEWS}; --previews off "
-        "turns them off."
+        f"at the start and by the adapter {when}, into {settings.output_dir / PREVIEWS}; "
+        "--previews off turns them off."
     )
     return replace(
         settings, preview_prompts=prompts, preview_duration=duration_s, preview_every=every
     )
+
+
+def clip_names(prompts: Sequence[str]) -> list[str]:
+    """The names of the files that prompts are played into."""
+    words = [re.sub(r"[^\w]+", "-", text.lower()).strip("-")[:48].strip("-") for text in prompts]
+    return [f"{index:02d}_{said or 'clip'}.wav" for index, said in enumerate(words)]
 
 
 @torch.no_grad()
@@ -96,10 +104,11 @@ def make_previews(
         ),
     )
 
+    names = clip_names(prompts)
+
     def fill(staging: Path) -> None:
         for index, waveform in enumerate(model.decode(codes)):
-            words = re.sub(r"[^\w]+", "-", prompts[index].lower()).strip("-")[:48].strip("-")
-            path = staging / f"{index:02d}_{words or 'clip'}.wav"
+            path = staging / names[index]
             write_wav(path, waveform, model.shape.sample_rate)
             picture = mel_spectrogram_png(waveform, model.shape.sample_rate)
             path.with_suffix(".png").write_bytes(picture)

@@ -27,10 +27,8 @@ from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.fonts import missing_font
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.cpu.lora_linear import round_before_adding
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.quantise import quantise_decoder
-from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.precision import DTYPES, choose_training_precision
 from musicgen_lora.runtime.seeds import drawing_from, seed_of
@@ -282,7 +280,8 @@ def _make_trained(inputs: RunInputs, run: Run, console: Console) -> Trained:
     if isinstance(weights, LoraWeights):
         count = sum(p.numel() for p in weights.parameters)
         console.print(f"LoRA: {count:,} trainable parameters on {n_parameters:,} frozen ones.")
-        _say_how_it_adapts(weights, run.precision, console)
+        for said in weights.remarks(run.precision):
+            console.print(said, style="yellow")
     assert settings.learning_rate is not None
     optimizers = make_optimizers(
         settings.optimizer,
@@ -294,25 +293,6 @@ def _make_trained(inputs: RunInputs, run: Run, console: Console) -> Trained:
     decay = settings.ema_decay
     ema = EMA(weights.parameters, decay) if decay is not None else None
     return Trained(weights, optimizers, ema)
-
-
-def _say_how_it_adapts(weights: LoraWeights, precision: str, console: Console) -> None:
-    left_out = weights.left_out
-    if left_out:
-        console.print(
-            f"DoRA skips {count(len(left_out), 'layer')} with rows of zeros, which have no "
-            f"direction: {', '.join(left_out)}.",
-            style="yellow",
-        )
-    rounded = round_before_adding(weights.peft) if precision != "fp32" else []
-    if rounded:
-        console.print(
-            f"In {precision}, {len(rounded)} of the adapted layers (such as {rounded[0]}) "
-            f"{'round' if len(rounded) != 1 else 'rounds'} the base's output before adding the "
-            "adapter's, which loses its smallest changes; "
-            "--precision fp32 keeps them.",
-            style="yellow",
-        )
 
 
 def _measure_effect(inputs: RunInputs, weights: LoraWeights, log: RunLog) -> dict[str, float]:

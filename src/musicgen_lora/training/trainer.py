@@ -36,7 +36,7 @@ from musicgen_lora.training.checkpoints import (
 )
 from musicgen_lora.training.data import RunInputs
 from musicgen_lora.training.memory import peak_memory_bytes
-from musicgen_lora.training.previews import make_previews
+from musicgen_lora.training.previews import BASE, clip_names, make_previews
 from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.record.log import RunLog, StepLog, StepReport
 from musicgen_lora.training.record.run import INTERRUPTED, Run
@@ -81,6 +81,12 @@ class Trainer:
         Raises:
             UserError: it is damaged, or belongs to another run.
         """
+        base = self.settings.output_dir / run_folder.PREVIEWS / BASE
+        names = clip_names(self.settings.preview_prompts)
+        if not all((base / name).is_file() for name in names):
+            # Previews are new to the run, or have other prompts; in full training the base is gone
+            # after this.
+            self._preview_base()
         restore(checkpoint, self.state, self.trained)
         if self.learner.scaler is not None and self.state.scale is not None:
             self.learner.scaler.load_state_dict(self.state.scale)
@@ -106,8 +112,7 @@ class Trainer:
             )
         steps = StepLog(self.log, begun=state.step, n_steps=self.n_steps, frame_rate=frame_rate)
         if state.step == 0:
-            with self.weights.base_alone():
-                self.preview("base")
+            self._preview_base()
         with steps, StopSignals(LAUNCHER_GRACE_S if processes.world_size() > 1 else 0.0) as stop:
             while not self.is_done:
                 steps.tell(self.step())
@@ -206,6 +211,11 @@ class Trainer:
             self.trained,
             keep=self.settings.keep_checkpoints,
         )
+
+    def _preview_base(self) -> None:
+        """Plays them with the base, whose weights are untouched so far."""
+        with self.weights.base_alone():
+            self.preview(BASE)
 
     def preview(self, name: str) -> None:
         """Plays the preview prompts, if any, into a folder of that name."""

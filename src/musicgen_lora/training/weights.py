@@ -17,12 +17,14 @@ from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.model.base.loading import load_processor, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.chroma import SETTINGS_FILE, extractor_settings
+from musicgen_lora.model.cpu.lora_linear import round_before_adding
 from musicgen_lora.model.lora.card import adapter_card
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.targets import target_pattern
 from musicgen_lora.model.lora.trainable import TrainableLora
 from musicgen_lora.model.melody import is_melody
+from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 from musicgen_lora.training import sharded
 
@@ -72,6 +74,30 @@ class LoraWeights(TrainableLora, _Parts):
         super().__init__(model, lora_spec(model.hf, settings), base_name)
         # PEFT leaves it in training mode; a run resumed at its end is only measured.
         self.train_mode(False)
+
+    def remarks(self, precision: str) -> list[str]:
+        """What to tell the user of how it adapts its layers."""
+        said = []
+        if left_out := self.left_out:
+            said.append(
+                f"DoRA skips {count(len(left_out), 'layer')} with rows of zeros, which have no "
+                f"direction: {', '.join(left_out)}."
+            )
+        if self.narrow:
+            name, most = max(self.narrow.items(), key=lambda layer: layer[1])
+            said.append(
+                f"--lora_rank {self.rank} is more than {count(len(self.narrow), 'layer')} can use "
+                f"(such as {name}, whose rank is {most} at most): it takes memory and adds "
+                f"nothing there. Use {most} or less."
+            )
+        rounded = round_before_adding(self.peft) if precision != "fp32" else []
+        if rounded:
+            said.append(
+                f"In {precision}, {len(rounded)} of the adapted layers (such as {rounded[0]}) "
+                f"{'round' if len(rounded) != 1 else 'rounds'} the base's output before adding the "
+                "adapter's, which loses its smallest changes; --precision fp32 keeps them."
+            )
+        return said
 
     def gather(self) -> Gathered:
         """See `WholeModel.gather`."""

@@ -48,10 +48,14 @@ LIBRARY = (
     "Select row",
     "Edit cell",
     "Reset to default value",
+    "Value {value} is less than minimum value {limit}.",
+    "Value {value} is greater than maximum value {limit}.",
 )
 """Words that Gradio has only in English."""
 LOST = "Connection to the server was lost. Attempting reconnection..."
 """What Gradio says until it has reloaded the page."""
+UNLISTED = "is not in the list of choices"
+"""What it says of a choice that is gone since the page was drawn."""
 REFUSED = "HTTP 500: Internal Server Error"
 """What Gradio says when it can't store an uploaded file."""
 FULL = "The files could not be saved: the disk may be full. Nothing was done with them."
@@ -78,18 +82,19 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
         fill_width=True,
     ) as demo:
         fill(Page(workspace, say, gr.Timer(TICK_S, active=False), uploads), demo)
-    demo.process_api = _bounded(demo.process_api)
+    demo.process_api = _bounded(demo.process_api, say)
     # Gradio's default is ten thousand, each with what it has been shown.
     demo.state_session_capacity = MAX_SESSIONS
     demo.queue(default_concurrency_limit=4, max_size=64, api_open=False)
     return demo
 
 
-def _bounded(process: Callable[..., Any]) -> Callable[..., Any]:
-    """Works around two leaks. Gradio prints unusable requests at any length: a few hundred of
-    megabytes would make a log of gigabytes. And it creates a new component for each update, even
-    one that changes nothing, and also keeps it under its new number: 70 kB per refresh, for as long
-    as a page is open."""
+def _bounded(process: Callable[..., Any], say: Words) -> Callable[..., Any]:
+    """Tells what Gradio refuses, such as a choice that was just deleted, on the page alone: the
+    terminal would get a traceback. And works around two leaks. Gradio prints unusable requests at
+    any length: a few hundred of megabytes would make a log of gigabytes. And it creates a new
+    component for each update, even one that changes nothing, and also keeps it under its new
+    number: 70 kB per refresh, for as long as a page is open."""
 
     @functools.wraps(process)
     async def run(*values: Any, **named: Any) -> Any:
@@ -97,9 +102,13 @@ def _bounded(process: Callable[..., Any]) -> Callable[..., Any]:
             found = await process(*values, **named)
         except Exception as error:
             told = str(error)
-            if len(told) <= MAX_TOLD:
+            if isinstance(error, gr.Error) and UNLISTED in told:
+                told = say("That no longer exists; reload the page.")
+            elif len(told) > MAX_TOLD:
+                told = f"{told[:MAX_TOLD]} ..."
+            elif not isinstance(error, gr.Error):
                 raise
-            raise gr.Error(f"{told[:MAX_TOLD]} ...", print_exception=False) from None
+            raise gr.Error(told, print_exception=False) from None
         if (state := named.get("state")) is not None:
             for number, block in list(state.blocks_config.blocks.items()):
                 block._id = number

@@ -16,6 +16,7 @@ import yaml
 from musicgen_lora.config import SETTINGS, GenerateSettings
 from musicgen_lora.config_file import SettingsLoader
 from musicgen_lora.errors import UserError
+from musicgen_lora.generation.recordings.bar_grid import check_asked_bars
 from musicgen_lora.generation.wanted import check_request
 from musicgen_lora.given import check_given
 from musicgen_lora.language.flags import default_of, described
@@ -102,6 +103,7 @@ def check(command: str, values: dict[str, Any]) -> None:
     check_given(settings)
     if isinstance(settings, GenerateSettings):
         check_request(settings)
+        check_asked_bars(settings)
 
 
 def written(value: Any) -> str:

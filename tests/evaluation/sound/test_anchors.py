@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from made_datasets import make_dataset
 
-from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.dataset.metadata import Clip, load_dataset
+from musicgen_lora.errors import AudioError
 from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.between import share_between
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.measures.embeddings import Embedding
 from musicgen_lora.evaluation.measures.listeners import CLAP, Listener
+from musicgen_lora.evaluation.sound import references
 from musicgen_lora.evaluation.sound.agreement import measure_agreement
 from musicgen_lora.evaluation.sound.damage import compare_damage
 from musicgen_lora.evaluation.sound.ear import Heard
@@ -117,3 +122,17 @@ def test_agreement_without_held_out_clips_says_what_it_cant_be_read_against() ->
     assert found["reference"] is None
     assert all(own["why"] for own in found["anchors"].values())
     assert found["position"] == {"base": None, "adapter": None}
+
+
+def test_recordings_that_change_meanwhile_are_no_reference(tmp_path: Path) -> None:
+    """One that was cut short was compared with the codes of the whole."""
+    data = make_dataset(tmp_path, [0.5, 0.5])
+    cut, gone = load_dataset(data)[:2]
+    model: Any = SimpleNamespace(shape=SimpleNamespace(sample_rate=32_000))
+    assert references._recording(model, cut, 0.5)[0].shape[1] == 16_000
+    os.truncate(cut.path, 8_000)
+    gone.path.unlink()
+    with pytest.raises(AudioError, match="changed while it was evaluated; run the command again"):
+        references._recording(model, cut, 0.5)
+    with pytest.raises(AudioError, match="no such"):
+        references._recording(model, gone, 0.5)

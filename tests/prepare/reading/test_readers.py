@@ -256,7 +256,7 @@ def test_metadata_that_is_a_link_to_outside_is_not_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metadata.json", b'[\n{"audio": "x.wav"\n"text"}]', "metadata.json, line 3: not valid JSON"),
+        ("metadata.json", b'[\n{"audio": 1\n"text"}]', "metadata.json, line 3: not valid JSON"),
         ("metadata.json", b"[1]", "metadata.json, entry 1: must be an object"),
         ("metadata.json", b'{"x.wav": 5}', "metadata.json, entry 'x.wav': must be"),
         ("metadata.json", b'[{"text": "words"}]', "metadata.json, entry 1: names no file"),

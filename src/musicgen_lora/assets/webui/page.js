@@ -42,7 +42,14 @@ window.addEventListener("beforeunload", (event) => {
 });
 // What Gradio says only in English. For a slider's two fields it repeats what their roles say.
 const SPOKEN = ["aria-label", "title", "placeholder"];
+const OUTSIDE = /^Value (\S+) is (less than minimum|greater than maximum) value (\S+)\.$/;
 function said(text) {
+  const outside = OUTSIDE.exec(text.trim());
+  if (outside) {
+    const [, value, side, limit] = outside;
+    return window.pageWords[`Value {value} is ${side} value {limit}.`]
+      .replace("{value}", () => value).replace("{limit}", () => limit);
+  }
   return window.pageWords[text.trim()] || text.replace(/^(number input|range slider) for /, "");
 }
 function translate() {

@@ -14,9 +14,10 @@ import torch
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import OnStep
+from musicgen_lora.dataset.clip_ids import is_as_listed
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.tokens import TokenStore
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import AudioError, UserError, audio_unread
 from musicgen_lora.evaluation.losses.forgetting import OtherMusic
 from musicgen_lora.evaluation.measures.distances import FEWEST_ROWS
 from musicgen_lora.evaluation.players import hearers
@@ -231,11 +232,18 @@ def _recording(model: BaseModel, clip: Clip, longest_s: float) -> SoundAndCodes:
     """A clip's audio from its file.
 
     Raises:
-        UserError: it can't be read.
+        UserError: it can't be read, or is no longer the one whose codes are measured.
     """
     length_s = min(longest_s, clip.duration_s or longest_s)
     rate = model.shape.sample_rate
-    return read_audio(clip.path, rate, start_s=clip.start_s, duration_s=length_s), None
+    sound = read_audio(clip.path, rate, start_s=clip.start_s, duration_s=length_s)
+    try:
+        is_same = is_as_listed(clip)
+    except OSError as error:
+        raise audio_unread(clip.path, error) from error
+    if not is_same:
+        raise AudioError(f"{clip.path}: changed while it was evaluated; run the command again.")
+    return sound, None
 
 
 def _noises(model: BaseModel, duration_s: float) -> list[Make]:

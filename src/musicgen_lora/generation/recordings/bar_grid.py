@@ -9,8 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from musicgen_lora.audio.files import probe
+from musicgen_lora.config import GenerateSettings
 from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
+from musicgen_lora.generation.clips.written import read_facts
 from musicgen_lora.listening.rhythm.bars import SURE
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
@@ -65,13 +68,8 @@ def find_grid(
         UserError: its bars can't be measured reliably.
     """
     duration_s = waveform.shape[1] / sample_rate
-    told, n_bars = normalise_bpm(facts.get("bpm")), facts.get("bars")
-    if bpm is None and told is not None and isinstance(n_bars, int) and n_bars > 0:
-        n_samples = n_bars * 240.0 / told * sample_rate
-        if abs(waveform.shape[1] - n_samples) <= 1.0:
-            return BarGrid(told, 0.0, n_bars, "its JSON", is_loop=True)
-    if bpm is not None:
-        return BarGrid(bpm, 0.0, _whole_bars(duration_s, bpm), "--bpm")
+    if (stated := stated_grid(duration_s, sample_rate, facts, bpm)) is not None:
+        return stated
     tempo = estimate_tempo(waveform, sample_rate)
     if not tempo.confidence >= SURE or not tempo.is_steady or not len(tempo.downbeats_s):
         raise UserError(f"{path}: its bars can't be found reliably; give its tempo with --bpm.")
@@ -80,6 +78,48 @@ def find_grid(
         return BarGrid(exact, 0.0, tempo.loop_bars, "measured", is_loop=True)
     first_s = float(tempo.downbeats_s[0])
     return BarGrid(tempo.bpm, first_s, _whole_bars(duration_s - first_s, tempo.bpm), "measured")
+
+
+def stated_grid(
+    duration_s: float, sample_rate: int, facts: Mapping[str, Any], bpm: float | None
+) -> BarGrid | None:
+    """The bars of a recording by a given tempo or its JSON; None if they have to be measured."""
+    if bpm is not None:
+        return BarGrid(bpm, 0.0, _whole_bars(duration_s, bpm), "--bpm")
+    told, n_bars = normalise_bpm(facts.get("bpm")), facts.get("bars")
+    if told is None or not isinstance(n_bars, int) or n_bars <= 0:
+        return None
+    if abs(duration_s - n_bars * 240.0 / told) * sample_rate > 1.0:
+        return None
+    return BarGrid(told, 0.0, n_bars, "its JSON", is_loop=True)
+
+
+def check_bars(path: Path, grid: BarGrid, first: int, last: int) -> None:
+    """Raises a UserError if a recording hasn't the bars to regenerate, or only those."""
+    if last > grid.n_bars:
+        raise UserError(
+            f"--to_bar {last}: {path} has {grid.n_bars} bars at {grid.told_bpm} bpm "
+            f"({grid.source}); give bars within it, or its real tempo with --bpm."
+        )
+    if grid.is_loop and (first, last) == (1, grid.n_bars):
+        raise UserError(
+            f"--from_bar 1 --to_bar {last}: this is all of {path}; make a new loop with --bars."
+        )
+
+
+def check_asked_bars(settings: GenerateSettings) -> None:
+    """`check_bars` before anything is loaded, as far as bars needn't be measured.
+
+    Raises:
+        UserError: also if the recording can't be read.
+    """
+    path = settings.regenerate
+    if path is None:
+        return
+    info, facts = probe(path), read_facts(path.with_suffix(".json"))
+    grid = stated_grid(info.duration_s, info.sample_rate, facts, settings.bpm)
+    if grid is not None:
+        check_bars(path, grid, settings.from_bar or 1, settings.to_bar or 1)
 
 
 def _whole_bars(duration_s: float, bpm: float) -> int:

@@ -20,7 +20,7 @@ from musicgen_lora.dataset.bar_lines import UNKNOWN, Lines
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.clips.written import read_facts
 from musicgen_lora.generation.decoding.decode import STRIDE_SHARE
-from musicgen_lora.generation.recordings.bar_grid import BarGrid, find_grid
+from musicgen_lora.generation.recordings.bar_grid import BarGrid, check_bars, find_grid
 from musicgen_lora.generation.recordings.extension import Extension
 from musicgen_lora.model.shape import Shape
 from musicgen_lora.plural import count
@@ -215,17 +215,9 @@ def _regeneration(
     path, rate = recording.path, recording.sample_rate
     first, last = settings.from_bar or 1, settings.to_bar or 1
     grid = find_grid(path, recording.waveform, rate, recording.made_by, settings.bpm)
-    if last > grid.n_bars:
-        raise UserError(
-            f"--to_bar {last}: {path} has {grid.n_bars} bars at {grid.told_bpm} bpm "
-            f"({grid.source}); give bars within it, or its real tempo with --bpm."
-        )
+    check_bars(path, grid, first, last)
     begin, end = grid.span(first, last, rate)
     end = min(end, recording.waveform.shape[1])
-    if grid.is_loop and (first, last) == (1, grid.n_bars):
-        raise UserError(
-            f"--from_bar 1 --to_bar {last}: this is all of {path}; make a new loop with --bars."
-        )
     before_s = (begin if begin or not grid.is_loop else recording.waveform.shape[1] - end) / rate
     fits_s = max(window_s - (end - begin) / rate, (1.0 - STRIDE_SHARE) * window_s)
     said_s = _heard_s(settings, window_s)

@@ -54,13 +54,18 @@ class LoraSpec:
                 raise UserError(
                     f"lora_init {self.init} is for linear layers only, and {name} is not one."
                 )
-            assert isinstance(module, nn.Linear)
-            most = min(module.in_features, module.out_features)
+            most = full_rank(module)
             if self.init in FROM_BASE and self.rank > most:
                 raise UserError(
                     f"lora_init {self.init}: lora_rank {self.rank} is more than the rank of "
                     f"{name}, {most}."
                 )
+
+    def beyond_rank(self, model: nn.Module) -> dict[str, int]:
+        """The ranks of the layers that have a lower one than the adapter, by name."""
+        found = matching(model, self.pattern or target_pattern(model))
+        ranks = {name: full_rank(module) for name, module in found.items()}
+        return {name: most for name, most in ranks.items() if most < self.rank}
 
     def peft_config(self, model: nn.Module) -> LoraConfig:
         """PEFT's config of this adapter for a model.
@@ -87,6 +92,15 @@ class LoraSpec:
             init_lora_weights=INITIALISATIONS[self.init],  # pyright: ignore[reportArgumentType]
             bias="none",
         )
+
+
+def full_rank(module: nn.Module) -> int:
+    """The highest rank that a layer's weights can have; quantised ones are stored in other
+    shapes."""
+    if isinstance(module, nn.Embedding):
+        return min(module.num_embeddings, module.embedding_dim)
+    assert isinstance(module, nn.Linear)
+    return min(module.in_features, module.out_features)
 
 
 def without_direction(model: nn.Module, pattern: str) -> list[str]:

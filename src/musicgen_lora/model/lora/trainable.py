@@ -41,6 +41,7 @@ class TrainableLora:
     """
 
     def __init__(self, base: BaseModel, spec: LoraSpec, base_name: str = "") -> None:
+        self.rank, self.narrow = spec.rank, spec.beyond_rank(base.hf)
         with quiet_libraries():
             adapted = get_peft_model(base.hf, spec.peft_config(base.hf))  # pyright: ignore[reportArgumentType]
         assert isinstance(adapted, PeftModel)

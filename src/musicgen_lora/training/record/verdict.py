@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 LEAST_GAIN = 0.01
 """Share of the base's loss by which the held-out loss must fall to be called learning."""
+LEAST_HARM = 0.0005
+"""Share by which the best one must be above the base's to be called worse, not unchanged."""
 GIVEN_BACK = 0.25
 """Share of the gain that is lost again after the best validation when a run overfitted."""
 
@@ -14,9 +16,10 @@ def verdict(base_loss: float, held_out: Sequence[tuple[int, float]]) -> str:
     """Whether a run learned, overfitted or did nothing, by its held-out losses alone.
 
     The gain is the base's loss minus the best one. A gain below 1 % of the base's loss counts as
-    nothing, or as harm if the last loss is 1 % above the base's. With a larger gain, a run that
-    lost a quarter of it after its best validation overfitted; otherwise it learned, and was still
-    learning if the last of at least three validations is the best and fell by a tenth of the gain.
+    nothing, or as harm if the last loss is 1 % above the base's; if even the best one is above it,
+    more of the same is no advice. With a larger gain, a run that lost a quarter of it after its
+    best validation overfitted; otherwise it learned, and was still learning if the last of at least
+    three validations is the best and fell by a tenth of the gain.
 
     Args:
         base_loss: of the base on the held-out clips, in nats per token.
@@ -34,6 +37,11 @@ def verdict(base_loss: float, held_out: Sequence[tuple[int, float]]) -> str:
         if last > (1 + LEAST_GAIN) * base_loss:
             end = f", and {last:.4f} at the end" if last > best else ""
             return f"It made things worse: {figures}{end}. Lower the learning rate, or add data."
+        if gain < -LEAST_HARM * base_loss:
+            return (
+                f"It improved nothing: {figures}; no validation was better than the base. Lower "
+                "the learning rate, or add data."
+            )
         return f"It did next to nothing: {figures}. Train longer or raise the learning rate."
     if last - best > GIVEN_BACK * gain:
         return (

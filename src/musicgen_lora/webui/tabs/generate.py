@@ -32,9 +32,8 @@ from musicgen_lora.webui.workspace import (
 BASE_ONLY = "base"
 MORE = "again"
 EXAMPLE = "trap beat with gliding 808 bass, rolling hi-hats, 140 bpm, C# minor"
-MAX_VARIATIONS = 8
 BARS, TAKES = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16)
-MAX_STRENGTH, MAX_S = 2, 30
+MAX_STRENGTH = 2
 OWN = frozenset(("duration", "seed", "lora_model_path", "strength", "melody", "output_dir"))
 """Settings that have fields of their own in the tab, and a melody, which it doesn't take."""
 FRONT = ("bpm", "bars", "key", "best_of")
@@ -75,6 +74,7 @@ def _build_form(page: Page) -> tuple[Form, Kept]:
     )
     asked = _build_asked(page)
     recording = Fields(page)
+    recording.hide_unused(asked[0], bars=asked[5])
     advanced = form_of("generate", OWN | frozenset(FRONT))
     fields = kept.advanced(advanced, "generate")
     go = gr.Button(say("Generate (Ctrl+Enter)"), variant="primary", elem_id="generate")
@@ -164,17 +164,10 @@ def _build_asked(page: Page) -> list[Any]:
     """Length, number, seed; then the settings of `FRONT` in the form's order."""
     say = page.words
     with gr.Row():
-        seconds, count = (
-            gr.Slider(
-                1,
-                most,
-                value=value,
-                step=1,
-                label=say(label),
-                min_width=SLIDER_WIDTH,
-                elem_id=label.lower(),
-            )
-            for label, most, value in (("Seconds", MAX_S, 10), ("Variations", MAX_VARIATIONS, 2))
+        # Without bounds: what the command refuses, it explains.
+        seconds = gr.Number(10, label=say("Seconds"), min_width=FIELD_WIDTH, elem_id="seconds")
+        count = gr.Number(
+            2, label=say("Variations"), precision=0, min_width=FIELD_WIDTH, elem_id="variations"
         )
     with gr.Row():
         bpm = gr.Textbox(
@@ -203,7 +196,7 @@ def _build_asked(page: Page) -> list[Any]:
             elem_id="best-of",
         )
     with gr.Row():
-        seed = gr.Number(0, label=say("Seed"), precision=0, minimum=0, elem_id="seed")
+        seed = gr.Number(0, label=say("Seed"), precision=0, elem_id="seed")
         lock = gr.Checkbox(False, label=say("Keep the seed"), elem_id="lock")
     return [seconds, count, seed, lock, bpm, bars, key, best_of]
 
@@ -264,13 +257,16 @@ class Form:
             raise UserError("Enter a prompt first.")
         seed = int(given or 0) if is_locked else random.randrange(MAX_SEED)
         settings = {
-            "prompts": [prompt] * min(max(int(many or 1), 1), MAX_VARIATIONS),
-            "duration": float(seconds),
+            "prompts": [prompt],
+            "variations": many,
+            "duration": seconds,
             "seed": seed,
             "output_dir": str(self._work.generated),
             **changed(self._form, values[: len(self._form)]),
             **recording.settings(self._work),
         }
+        if "bars" in settings or recording.keeps_length:
+            del settings["duration"]
         asked = self._players(who, base, side)
         for more in asked:
             title = beginning(prompt)
@@ -382,7 +378,7 @@ def _written(value: Any) -> str:
 
 def _asked_s(facts: dict[str, Any]) -> float | None:
     """The length that was requested for a clip, in seconds; for a continued one, what was added.
-    None for a loop, and for lengths outside the form's range."""
+    None for a loop, and for one that is no length."""
     source, found = facts.get("continued"), facts.get("duration_s")
     if isinstance(source, dict):
         begin_s, end_s = source.get("begin_s"), source.get("end_s")
@@ -391,7 +387,7 @@ def _asked_s(facts: dict[str, Any]) -> float | None:
         found = round(end_s - begin_s, 3)
     if not isinstance(found, (int, float)) or facts.get("bars"):
         return None
-    return float(found) if 0 < found <= MAX_S else None
+    return float(found) if found > 0 else None
 
 
 def second_of(sent: Any) -> float | None:

@@ -40,6 +40,11 @@ class AskedRecording:
     from_bar: Any = 1
     to_bar: Any = 1
 
+    @property
+    def keeps_length(self) -> bool:
+        """Whether the clip stays as long as it is."""
+        return bool(self.chosen) and self.kind == ANEW
+
     def settings(self, work: Workspace) -> dict[str, Any]:
         """The flags of the command; none if no clip is chosen.
 
@@ -51,7 +56,7 @@ class AskedRecording:
         path = str(work.sound(self.chosen))
         if self.kind == ANEW:
             bars = {"from_bar": self.from_bar, "to_bar": self.to_bar}
-            return {"regenerate": path} | {name: int(bar or 1) for name, bar in bars.items()}
+            return {"regenerate": path} | bars
         if self.kind != GO_ON:
             raise UserError("That no longer exists; reload the page.")
         seconds = {"continue_at": self.at_s, "heard": self.heard_s}
@@ -107,7 +112,7 @@ class Fields:
                 )
             with gr.Row(visible=False) as self.bars:
                 from_bar, to_bar = (
-                    gr.Number(1, minimum=1, precision=0, label=say(label), elem_id=name)
+                    gr.Number(1, precision=0, label=say(label), elem_id=name)
                     for label, name in (("From bar", "from-bar"), ("To bar", "to-bar"))
                 )
         self.inputs = [chosen, kind, at_s, heard_s, from_bar, to_bar]
@@ -127,6 +132,15 @@ class Fields:
     def shown(self, kind: Any) -> tuple[Any, Any]:
         """Shows only the fields of a kind."""
         return gr.update(visible=kind != ANEW), gr.update(visible=kind == ANEW)
+
+    def hide_unused(self, seconds: Any, bars: Any) -> None:
+        """Shows the field of a length only where one is asked for: a loop has that of its bars."""
+
+        def look(bars: Any, *asked: Any) -> Any:
+            return gr.update(visible=not bars and not AskedRecording(*asked).keeps_length)
+
+        deciding = [bars, *self.inputs[:2]]
+        gr.on([field.change for field in deciding], look, deciding, seconds, **QUIET)
 
     def filled(self, recording: AskedRecording) -> list[Any]:
         """Updates of `outputs`; the box opens if a clip is chosen."""

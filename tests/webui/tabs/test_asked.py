@@ -6,49 +6,30 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import yaml
 
 pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
 
 import gradio as gr
+from pages.unstarted import BASE, asked, page_with_runs
 
-from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.audio.files import write_wav
 from musicgen_lora.errors import UserError
-from musicgen_lora.training.record.run import FINISHED, Run
 from musicgen_lora.webui.forms import changed, form_of
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
-from musicgen_lora.webui.tabs.evaluate import Measuring, settings_form
-from musicgen_lora.webui.tabs.exports import Exporting, numbers
+from musicgen_lora.webui.tabs.exports import Exporting
 from musicgen_lora.webui.tabs.generate import BASE_ONLY, DRAWN, FRONT, OWN, Form
 from musicgen_lora.webui.tabs.history import history
 from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, HEARD_S, Fields
-from musicgen_lora.webui.words import Words
-from musicgen_lora.webui.workspace import Workspace
 
-BASE = "tiny-beats"
+RATE = 8000
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Page:
-    """A page with two runs, whose jobs are never started."""
-    work = Workspace(tmp_path / "w", start=lambda place: None)
-    for name in ("one", "two"):
-        best = work.runs / name / "best_model"
-        best.mkdir(parents=True)
-        (best / "adapter_model.safetensors").write_bytes(b"x")
-        (best / "adapter_config.json").write_text("{}")
-        Run(FINISHED, name, base={"path": BASE}).write(work.runs / name)
-    with gr.Blocks():
-        return Page(work, Words("en"), gr.Timer(1), tmp_path)
-
-
-def asked(page: Page) -> list[dict[str, Any]]:
-    """The settings of all jobs, oldest first."""
-    jobs = page.workspace.jobs
-    files = [jobs.folder / job.id / "settings.yaml" for job in reversed(jobs.all())]
-    return [value for file in files for value in yaml.safe_load(file.read_text()).values()]
+    return page_with_runs(tmp_path)
 
 
 def form(page: Page) -> tuple[Form, list[Any]]:
@@ -64,7 +45,8 @@ def form(page: Page) -> tuple[Form, list[Any]]:
 def sound(page: Page, name: str, **facts: Any) -> str:
     """The id of a generated clip."""
     folder = page.workspace.generated
-    (folder / f"{name}.wav").write_bytes(b"x")
+    loop_s = 240 * facts["bars"] / facts["bpm"] if facts.get("bars") else 8.0
+    write_wav(folder / f"{name}.wav", np.zeros((1, round(loop_s * RATE)), np.float32), RATE)
     (folder / f"{name}.json").write_text(json.dumps({"prompt": "trap", "seed": 9, **facts}))
     return id_of(f"{name}.wav")
 
@@ -83,7 +65,9 @@ def test_adapters_play_at_their_strengths_and_the_base_at_none(page: Page) -> No
     loops = {"bpm": 140, "bars": 2, "key": "C minor", "best_of": 4}
     for settings in (base, both):
         assert loops.items() <= settings.items()
-        assert (settings["prompts"], settings["seed"]) == (["trap", "trap"], 7)
+        assert (settings["prompts"], settings["seed"]) == (["trap"], 7)
+        assert settings["variations"] == 2
+        assert "duration" not in settings, "a loop is as long as its bars"
     assert "lora_model_path" not in base
     assert "strength" not in base
     runs = page.workspace.runs
@@ -267,8 +251,47 @@ def test_bars_of_a_sound_are_played_anew(page: Page) -> None:
     path = str(page.workspace.generated / "a.wav")
     assert settings.items() >= {"regenerate": path, "from_bar": 3, "to_bar": 4}.items()
     assert settings.keys().isdisjoint(("continue_from", "continue_at", "heard"))
+    assert "duration" not in settings
     with pytest.raises(UserError, match="--from_bar 3 is after --to_bar 2"):
         asked_with(page, [loop, ANEW, None, None, 3, 2])
+
+
+def test_bars_that_a_sound_lacks_are_refused_at_the_form(page: Page) -> None:
+    """The job loaded the model first, for half a minute."""
+    loop, clip = sound(page, "a", bpm=120.0, bars=4), sound(page, "b")
+    for target, bars, front, said in [
+        (loop, [3, 9], {}, "--to_bar 9: .* has 4 bars at 120 bpm .its JSON.; give bars within it"),
+        (loop, [1, 4], {}, "this is all of"),
+        (loop, [0, 2], {}, "from_bar = 0"),
+        (loop, [None, 2], {}, "needs --from_bar and --to_bar"),
+        (clip, [3, 9], {"bpm": "120"}, "--to_bar 9: .* has 4 bars at 120 bpm .--bpm.; give bars"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            asked_with(page, [target, ANEW, None, None, *bars], **front)
+    assert asked(page) == []
+    asked_with(page, [clip, ANEW, None, None, 3, 9])
+    assert len(asked(page)) == 1, "its bars have to be measured"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "many", "said"),
+    [
+        *((60, 9, ""), (600, 1, ""), (601, 1, "duration = 601"), (None, 1, "duration = None")),
+        *((0, 1, "duration = 0"), (4, 0, "variations = 0"), (4, 1001, "variations = 1001")),
+    ],
+)
+def test_lengths_and_numbers_go_as_far_as_the_commands(
+    page: Page, seconds: float | None, many: int, said: str
+) -> None:
+    made, values = form(page)
+    who = [BASE_ONLY, 1, BASE_ONLY, 1, BASE, False]
+    if said:
+        with pytest.raises(UserError, match=said):
+            made.generate("trap", *who, seconds, many, 7, True, *values)
+        return
+    made.generate("trap", *who, seconds, many, 7, True, *values)
+    (settings,) = asked(page)
+    assert (settings["duration"], settings["variations"]) == (seconds, many)
 
 
 def test_more_like_what_was_gone_on_with_is_gone_on_with(page: Page) -> None:
@@ -281,7 +304,8 @@ def test_more_like_what_was_gone_on_with_is_gone_on_with(page: Page) -> None:
     assert taken_up(page, "again", more)[1] == [first, GO_ON, 2.5, 2.0, 1, 1]
     # The seconds of the form are what is added.
     assert form(page)[0].take_up(pressed("again", more))[1] == 6.0
-    assert form(page)[0].take_up(pressed("again", sound(page, "e", duration_s=90)))[1] == gr.skip()
+    assert form(page)[0].take_up(pressed("again", sound(page, "e", duration_s=90)))[1] == 90.0
+    assert form(page)[0].take_up(pressed("again", sound(page, "e", duration_s=0)))[1] == gr.skip()
     assert taken_up(page, "again", bars)[1] == [first, ANEW, None, HEARD_S, 2, 3]
     for path in ("/etc/passwd", str(page.workspace.generated / "gone.wav"), 3):
         other = sound(page, "d", continued={"path": path})
@@ -314,84 +338,3 @@ def test_what_is_merged_is_a_base_of_the_page(page: Page) -> None:
     for forged in (str(work.runs), "../models/Both", "/etc", id_of("one"), None, ["tiny-beats"]):
         with pytest.raises(UserError, match="no such base model"):
             work.base(forged)
-
-
-def test_runs_checkpoints_and_strengths_are_measured_side_by_side(page: Page) -> None:
-    form, work = settings_form(), page.workspace
-    measuring = Measuring(page, form)
-    values = ["0 0.5 1", *(setting.shown for setting in form[1:])]
-    step = work.runs / "one" / "checkpoints" / "step-000040"
-    step.mkdir(parents=True)
-    (step / "adapter_model.safetensors").write_bytes(b"x")
-    (step / "adapter_config.json").write_text("{}")
-    (work.runs / "one" / "checkpoints" / ".staging-1").mkdir()
-    best = {name: work.runs / name / "best_model" for name in ("one", "two")}
-    assert work.adapters() == best | {"one/step-000040": step}
-    measuring.start([id_of("one"), id_of("one/step-000040")], 3, True, *values)
-    measuring.start([id_of("two"), id_of("one"), id_of("two")], 3, False, *values)
-    own, several = asked(page)
-    assert own["lora_model_path"] == [str(best["one"]), str(step)]
-    assert EvaluateSettings(**own).strengths == [0.0, 0.5, 1.0]
-    assert own["output_dir"] == str(work.runs / "one" / "evaluation")
-    assert several["lora_model_path"] == [str(best["two"]), str(best["one"])]
-    assert several["output_dir"] == str(work.evaluations / "two and one")
-
-
-def test_wrong_evaluations_ask_for_nothing(page: Page) -> None:
-    form, work = settings_form(), page.workspace
-    measuring, plain = Measuring(page, form), [setting.shown for setting in form]
-    Run(FINISHED, "two", base={"path": "facebook/musicgen-small"}).write(work.runs / "two")
-    both = [id_of("one"), id_of("two")]
-    for ids, strengths, said in (
-        ([], "", "Choose an adapter"),
-        ("x", "", "Choose an adapter"),
-        (["../one"], "", "no longer exists"),
-        ([str(work.runs / "one")], "", "no longer exists"),
-        ([id_of("one/step-000040")], "", "no longer exists"),
-        (both, "", "a different base model than one"),
-        (both[:1], "3", "strengths = 3"),
-        (both[:1], "loud", "strengths = 'loud'"),
-    ):
-        with pytest.raises(UserError, match=said):
-            measuring.start(ids, 3, True, strengths, *plain[1:])
-    assert asked(page) == []
-
-
-def test_a_report_of_several_runs_is_shown_as_it_comes(page: Page) -> None:
-    measuring, work = Measuring(page, settings_form()), page.workspace
-    *_, report, names, _, seen = measuring.look("", [], None, None)
-    assert report["value"] == id_of("one") or report["value"] == id_of("two")
-    folder = work.evaluations / "one"
-    folder.mkdir()
-    (folder / "report.html").write_text("x")
-    _, report, names, shown, seen = measuring.look(seen, names, None, report["value"])
-    # A run of the same name has a report of its own.
-    assert report["value"] == id_of("evaluations/one")
-    assert id_of("evaluations/one") in shown
-    assert work.report(id_of("evaluations/one")) == folder / "report.html"
-    with pytest.raises(UserError):
-        work.report(id_of("one"))
-    assert measuring.look(seen, names, None, report["value"])[1] == gr.skip()
-
-
-@pytest.mark.parametrize(
-    ("runs", "strengths", "kind", "said"),
-    [
-        ([], "", "merge", "Choose a run"),
-        ("x", "", "merge", "Choose a run"),
-        ([id_of("one")], "", "doctor", "Choose what"),
-        ([id_of("one")], "strong", "peft", "give a number for each adapter"),
-        (["../one"], "", "peft", "no longer exists"),
-    ],
-)
-def test_wrong_exports_ask_for_nothing(
-    page: Page, runs: Any, strengths: str, kind: str, said: str
-) -> None:
-    with pytest.raises(UserError, match=said):
-        Exporting(page).write(runs, strengths, kind, "new")
-    assert asked(page) == []
-
-
-def test_strengths_as_people_type_them() -> None:
-    assert numbers(" 0.7,  0.3 ") == [0.7, 0.3]
-    assert numbers(None) == []
