@@ -192,7 +192,7 @@ def test_standard_output_has_the_sound_alone(
         (["--prompts_file", "{key}"], '{key}, entry 2: --key "H": no such key'),
         (["--prompts", "x", "--continue_from", "{gone}"], "--continue_from {gone}: no such file"),
         (["--prompts", "x", "--continue_from", "{empty}"], "{empty}: is empty"),
-        (["--regenerate", "{empty}", "--from_bar", "1", "--to_bar", "1"], "--prompts is empty"),
+        (["--regenerate", "{empty}", "--from_bar", "1", "--to_bar", "1"], "{empty}: is empty"),
         (
             ["--prompts=x", "--regenerate={long}", "--from_bar=1", "--to_bar=99", "--bpm=120"],
             "--to_bar 99: {long} has 15 bars at 120 bpm (--bpm)",
