@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from torch import distributed
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.model.text.states import EncodedText
-from musicgen_lora.training import trainer
+from musicgen_lora.training import trainer, validation
 from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.step import Learner, optimise_step
 
@@ -163,6 +163,12 @@ def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(run_folder, "append_metrics", append)
+
+
+def find_losses(losses: Iterable[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each validation finds the next of these losses; the base's comes first."""
+    found = iter(losses)
+    monkeypatch.setattr(validation, "held_out_losses", lambda *_, **__: [next(found)] * 4)
 
 
 def step_number(where: str) -> int:

@@ -19,11 +19,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from safetensors.torch import load_file
-from trainer import interrupt_after
+from trainer import find_losses, interrupt_after
 
 from musicgen_lora import extras
 from musicgen_lora.errors import UserError
-from musicgen_lora.training import validation
 from musicgen_lora.training.record.curves import draw_curves
 from musicgen_lora.training.record.verdict import verdict
 from musicgen_lora.training.train import train_lora
@@ -285,8 +284,7 @@ def test_early_stopping_keeps_the_best_and_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The base's loss, then one better, then worse ones."""
-    losses = iter([4.0, 3.5, 3.0, 3.1, 3.2, 3.3])
-    monkeypatch.setattr(validation, "held_out_losses", lambda *_, **__: [next(losses)] * 4)
+    find_losses([4.0, 3.5, 3.0, 3.1, 3.2, 3.3], monkeypatch)
     output_dir = tmp_path / "out"
     settings = tiny_settings(
         tiny_model_dir,
@@ -322,8 +320,7 @@ def test_the_best_of_validations_worse_than_the_base_is_said_to_be_worse(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The base's loss, then three that are worse, and one that is better."""
-    losses = iter([4.0, 4.5, 4.2, 4.3, 4.0, 3.9])
-    monkeypatch.setattr(validation, "held_out_losses", lambda *_, **__: [next(losses)] * 4)
+    find_losses([4.0, 4.5, 4.2, 4.3, 4.0, 3.9], monkeypatch)
     settings = tiny_settings(
         *(tiny_model_dir, data, tmp_path / "out"), num_epochs=10, max_steps=5, validate_every=1
     )

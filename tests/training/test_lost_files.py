@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from made_datasets import tiny_settings
-from trainer import interrupt_after
+from trainer import find_losses, interrupt_after
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.training import trainer
@@ -18,10 +18,7 @@ from musicgen_lora.training.train import train_lora
 
 def _worse_and_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each validation finds a higher loss than the one before."""
-    losses = iter(range(1, 100))
-    monkeypatch.setattr(
-        trainer.validation, "held_out_losses", lambda *_, **__: [float(next(losses))] * 4
-    )
+    find_losses(map(float, range(1, 100)), monkeypatch)
 
 
 @pytest.mark.parametrize("harm", ["deleted", "cut short"])

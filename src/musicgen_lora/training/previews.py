@@ -24,8 +24,6 @@ from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 from musicgen_lora.training.record.run_folder import PREVIEWS
 
-BASE = "base"
-"""The folder of what the base plays."""
 N_CAPTIONS = 2
 PREVIEW_S, CAPTION_ON_CPU_S = 10.0, 4.0
 """Seconds of each preview. On a CPU, musicgen-small takes a minute or more for 10 s."""

@@ -36,7 +36,7 @@ from musicgen_lora.training.checkpoints import (
 )
 from musicgen_lora.training.data import RunInputs
 from musicgen_lora.training.memory import peak_memory_bytes
-from musicgen_lora.training.previews import BASE, clip_names, make_previews
+from musicgen_lora.training.previews import clip_names, make_previews
 from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.record.log import RunLog, StepLog, StepReport
 from musicgen_lora.training.record.run import INTERRUPTED, Run
@@ -81,7 +81,7 @@ class Trainer:
         Raises:
             UserError: it is damaged, or belongs to another run.
         """
-        base = self.settings.output_dir / run_folder.PREVIEWS / BASE
+        base = self.settings.output_dir / run_folder.PREVIEWS / run_folder.BASE
         names = clip_names(self.settings.preview_prompts)
         if not all((base / name).is_file() for name in names):
             # Previews are new to the run, or have other prompts; in full training the base is gone
@@ -215,7 +215,7 @@ class Trainer:
     def _preview_base(self) -> None:
         """Plays them with the base, whose weights are untouched so far."""
         with self.weights.base_alone():
-            self.preview(BASE)
+            self.preview(run_folder.BASE)
 
     def preview(self, name: str) -> None:
         """Plays the preview prompts, if any, into a folder of that name."""

@@ -22,6 +22,8 @@ CHECKPOINTS = "checkpoints"
 BEST_MODEL = "best_model"
 TRACKED = ("tensorboard", "wandb")
 PREVIEWS = "previews"
+BASE = "base"
+"""The folder of the previews that the base plays."""
 CURVES_FILE = "curves.png"
 PREVIOUS = "previous"
 GATHERED = ".gathered"

@@ -44,12 +44,7 @@ def build(page: Page) -> None:
             elem_id="evaluate-strengths",
         )
         count = gr.Slider(
-            1,
-            16,
-            value=4,
-            step=1,
-            label=say("Number of prompts"),
-            elem_id="evaluate-prompts",
+            1, 16, value=4, step=1, label=say("Number of prompts"), elem_id="evaluate-prompts"
         )
         compare = gr.Checkbox(True, label=say("Compare with the base"), elem_id="compare")
     fields = kept.advanced(form[1:], "evaluate")

@@ -40,7 +40,8 @@ FRONT = ("bpm", "bars", "key", "best_of")
 """Settings that are not under "advanced", in the command's order."""
 DRAWN = ("guidance_scale", "top_k", "top_p", "temperature", "negative_prompt", "guidance_end")
 """Those under "advanced" that change a clip; its JSON has them by these names."""
-MAX_SEED = 2**31
+DRAWN_SEEDS = 2**31
+"""A new seed is drawn below it: short enough to be copied by hand."""
 CHIPS = {
     "Style": ("trap", "drill", "boom bap", "phonk", "lo-fi", "memphis hip hop"),
     "Instruments": ("808 bass", "rolling hi-hats", "claps", "snare", "piano", "bells", "strings"),
@@ -255,7 +256,7 @@ class Form:
         prompt = str(text or "").strip()
         if not prompt:
             raise UserError("Enter a prompt first.")
-        seed = int(given or 0) if is_locked else random.randrange(MAX_SEED)
+        seed = int(given or 0) if is_locked else random.randrange(DRAWN_SEEDS)
         settings = {
             "prompts": [prompt],
             "variations": many,

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from musicgen_lora.training.record.run import Run
-from musicgen_lora.training.record.run_folder import METRICS_FILE, PREVIEWS, read_metrics
+from musicgen_lora.training.record.run_folder import BASE, METRICS_FILE, PREVIEWS, read_metrics
 from musicgen_lora.webui.curves import curves
 from musicgen_lora.webui.page import QUIET, Page, chosen
 from musicgen_lora.webui.players import Side, player
@@ -16,7 +16,6 @@ from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.work.strip import waiting
 from musicgen_lora.webui.workspace import choices, preview_names, written_at
 
-BASE = "base"
 LATEST = 4
 """Number of latest steps whose previews are shown; the first ones differ least from the base."""
 

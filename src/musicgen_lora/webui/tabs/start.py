@@ -9,7 +9,7 @@ import gradio as gr
 
 from musicgen_lora.webui.page import PRIVATE, Page, quiet
 from musicgen_lora.webui.safety import folders_of
-from musicgen_lora.webui.tabs.generate import EXAMPLE, MAX_SEED
+from musicgen_lora.webui.tabs.generate import DRAWN_SEEDS, EXAMPLE
 from musicgen_lora.webui.words import beginning
 from musicgen_lora.webui.workspace import BASES
 
@@ -39,7 +39,7 @@ def build(page: Page) -> None:
             "base_model_path": work.base(BASES[0]),
             "prompts": [EXAMPLE],
             "duration": SECONDS,
-            "seed": random.randrange(MAX_SEED),
+            "seed": random.randrange(DRAWN_SEEDS),
             "output_dir": str(work.generated),
         }
         page.submit("generate", settings, beginning(EXAMPLE), work.generated)
