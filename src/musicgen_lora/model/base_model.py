@@ -200,7 +200,7 @@ class BaseModel:
         in `states`."""
         n_given = codes.shape[-1]
         if self.device.type == "cpu":
-            codes = pad_to_step(codes)
+            codes = pad_to_step(codes, self.hf.decoder.dtype)
         hidden, heads = self.states(codes, text, melodies), self.heads
         found, counts = codebook_cross_entropies(
             hidden, heads, codes, n_frames, self.delays, by_frame=by_frame

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from musicgen_lora.model import base_model
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.cpu.lengths import STEP
+from musicgen_lora.model.cpu.lengths import STEP, pad_to_step
 from musicgen_lora.model.loss import codebook_cross_entropies
 
 CAPTIONS = ["hip hop 808 beat", None]
@@ -19,8 +20,8 @@ def drawn_codes(n_frames: int) -> torch.Tensor:
     return torch.randint(0, 50, (2, 4, n_frames), generator=torch.Generator().manual_seed(0))
 
 
-def test_clips_of_many_lengths_meet_the_decoder_at_few(tiny_model_dir: Path) -> None:
-    model = BaseModel.load(tiny_model_dir)
+def lengths_met(model: BaseModel) -> set[int]:
+    """The lengths at which the decoder runs for batches of many."""
     met = set()
 
     def note(module: Any, args: Any, given: Any) -> None:
@@ -31,13 +32,24 @@ def test_clips_of_many_lengths_meet_the_decoder_at_few(tiny_model_dir: Path) -> 
     for n_frames in range(2 * STEP - 9, 2 * STEP + 4):
         lengths = torch.tensor([n_frames, n_frames - 5])
         model.losses(drawn_codes(n_frames), lengths, text)
-    assert met == {2 * STEP, 3 * STEP}
+    return met
+
+
+def test_in_bf16_clips_of_many_lengths_meet_the_decoder_at_few(tiny_model_dir: Path) -> None:
+    model = BaseModel.load(tiny_model_dir)
+    # In fp32, products are not compiled by size.
+    assert len(lengths_met(model)) == 13
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert lengths_met(model) == {2 * STEP, 3 * STEP}
+    assert lengths_met(model.to(torch.device("cpu"), "bf16")) == {2 * STEP, 3 * STEP}
 
 
 @pytest.mark.parametrize("kind", ["tiny_model_dir", "tiny_melody_dir"])
 def test_losses_and_gradients_are_those_of_the_given_length(
-    kind: str, request: pytest.FixtureRequest
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Rounding in bf16 would hide errors.
+    monkeypatch.setattr(base_model, "pad_to_step", lambda codes, _: pad_to_step(codes, torch.half))
     model = BaseModel.load(request.getfixturevalue(kind))
     weight: Any = model.layers[0].fc1.weight
     weight.requires_grad_()
