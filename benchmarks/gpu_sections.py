@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -141,17 +142,15 @@ def _training_side(
     sizes: Sizes, device: torch.device, shape: str, side: str, flop_s: float
 ) -> Iterator[Row]:
     model = make_model(shape, None, device)
-    ours = None
-    if side != "plain":
-        ours = our_step(model, shape, rank=12)
-        if side != "ours":
-            checkpoint_layers(model)
+    step = plain_step(model, 12) if side == "plain" else our_step(model, shape, 12)
+    if side not in ("plain", "ours"):
+        checkpoint_layers(model)
     for duration_s in sizes.durations_s:
         for batch_size in sizes.batches:
             batch = clips(batch_size, duration_s)
             _forget_peak(device)
             try:
-                call = (lambda: ours(batch)) if ours else plain_step(model, 12, batch)  # noqa: B023
+                call = partial(step, batch)
                 call()
                 step_s = timed(call, device, sizes.n_steps)
             except RuntimeError as error:
@@ -172,9 +171,6 @@ def _training_side(
                 "peak_gb": _peak_gb(device),
                 "precision": our_precision(model),
             }
-            if not ours:
-                # It wraps the model again for each batch.
-                model = make_model(shape, None, device)
             if step_s > SLOW_STEP_S:
                 break
 

@@ -4,6 +4,7 @@ ours, on the same model and clips, in one run.
     python benchmarks/training_speed.py                   # musicgen-small's shape, some minutes
     python benchmarks/training_speed.py --shape tiny
     python benchmarks/training_speed.py --scaling         # ours by length, batch and rank
+    python benchmarks/training_speed.py --shape tiny --spread 0.15 --n_steps 30
     python benchmarks/training_speed.py --n_layers 6 --n_steps 2 --n_turns 1
     python benchmarks/training_speed.py --device cuda --batch_size 8
     python benchmarks/training_speed.py --device cuda --shape large --duration_s 30
@@ -14,8 +15,9 @@ Plain: transformers' forward with labels, T5 in the loop, PEFT, AdamW; on a CPU 
 under autocast to the precision that ours uses there. Ours: what `musicgen-lora train` does in a
 step. Weights are random, which doesn't affect times. Each side runs in a process of its own, in
 turns, so that peak memory is its own (the process's on a CPU, the tensors' on a GPU) and a slow
-minute of the machine hits both. The floor is the step's FLOP divided by the rate that one large
-product reaches here in the precision that ours uses on this device.
+minute of the machine hits both. All steps have clips of one length, unless `--spread` gives each
+step another one, as clips have that were cut at their bars. The floor is the step's FLOP divided by
+the rate that one large product reaches here in the precision that ours uses on this device.
 """
 
 from __future__ import annotations
@@ -28,7 +30,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,18 +112,18 @@ def make_model(
     return model.eval()
 
 
-def clips(batch_size: int, duration_s: float) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    n_frames = round(50 * duration_s)
+def clips(batch_size: int, duration_s: float, spread: float = 0.0, step: int = 0) -> Batch:
+    """A step's clips: with a spread, up to that share of the duration shorter or longer."""
+    generator = torch.Generator().manual_seed(step)
+    off = 2.0 * float(torch.rand((), generator=generator)) - 1.0
+    n_frames = round(50 * duration_s * (1.0 + spread * off))
     codes = torch.randint(0, SPECIAL, (batch_size, 4, n_frames), generator=generator)
     captions = [CAPTIONS[index % len(CAPTIONS)] for index in range(batch_size)]
     return Batch(codes, torch.full((batch_size,), n_frames), list(captions))
 
 
-def plain_step(
-    model: MusicgenForConditionalGeneration, rank: int, batch: Batch
-) -> Callable[[], float]:
-    """A step of the plain path, ready to be called."""
+def plain_step(model: MusicgenForConditionalGeneration, rank: int) -> Callable[[Batch], float]:
+    """A step of the plain path, ready to be called with any of `clips`."""
     device, dtype = model.decoder.device, DTYPES[our_precision(model)]
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
     names = r"decoder\.model.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
@@ -133,12 +134,12 @@ def plain_step(
     adapted.config.decoder_start_token_id = adapted.config.pad_token_id = SPECIAL
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-4)
-    # Delayed by hand: transformers doesn't do it, but shifts the labels itself.
-    following = torch.cat([batch.codes, batch.codes[..., -1:]], dim=-1)
-    labels = Delays.of(4, 1).delay(following, SPECIAL)[..., 1:].transpose(1, 2).to(device)
     adapted.train()
 
-    def step() -> float:
+    def step(batch: Batch) -> float:
+        # Delayed by hand: transformers doesn't do it, but shifts the labels itself.
+        following = torch.cat([batch.codes, batch.codes[..., -1:]], dim=-1)
+        labels = Delays.of(4, 1).delay(following, SPECIAL)[..., 1:].transpose(1, 2).to(device)
         text = tokenizer(list(batch.captions), padding=True, return_tensors="pt").to(device)
         with torch.autocast(device.type, dtype=dtype, enabled=device.type != "cpu"):
             loss = adapted(
@@ -223,15 +224,16 @@ def run_side(options: argparse.Namespace) -> dict[str, float]:
     if options.side == "floor":
         return {"step_s": floor_s(model, batch), "peak_gb": 0.0, "loss": 0.0}
     if options.side == "plain":
-        step = plain_step(model, options.rank, batch)
+        step = plain_step(model, options.rank)
     else:
-        step = partial(our_step(model, options.shape, options.rank), batch)
-    step()
+        step = our_step(model, options.shape, options.rank)
+    step(batch)
     times, loss = [], 0.0
-    for _ in range(options.n_steps):
+    for number in range(1, options.n_steps + 1):
+        batch = clips(options.batch_size, options.duration_s, options.spread, number)
         wait_for(device)
         began = time.perf_counter()
-        loss = step()
+        loss = step(batch)
         wait_for(device)
         times.append(time.perf_counter() - began)
     peak = peak_memory_bytes(device) / 2**30
@@ -240,7 +242,7 @@ def run_side(options: argparse.Namespace) -> dict[str, float]:
 
 def run_apart(options: argparse.Namespace, **changes: Any) -> dict[str, float]:
     """`run_side` in a process of its own."""
-    names = ("device", "shape", "n_layers", "rank", "batch_size", "duration_s", "n_steps")
+    names = ("device", "shape", "n_layers", "rank", "batch_size", "duration_s", "spread", "n_steps")
     values = {name: getattr(options, name) for name in names} | changes
     flags = [f"--{name}={value}" for name, value in values.items() if value is not None]
     command = [sys.executable, __file__, *flags]
@@ -294,6 +296,9 @@ def main() -> None:
     parser.add_argument("--n_layers", type=int, help="of the decoder (default: the shape's own)")
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--duration_s", type=float, default=10.0)
+    parser.add_argument(
+        "--spread", type=float, default=0.0, help="share by which steps' lengths differ"
+    )
     parser.add_argument("--rank", type=int, default=12)
     parser.add_argument("--n_steps", type=int, default=5, help="timed steps of each turn")
     parser.add_argument("--n_turns", type=int, default=2)

@@ -27,11 +27,19 @@ environment."""
 
 
 @pytest.fixture(scope="package")
-def cluster() -> Iterator[Any]:
+def workers_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of the cluster's workers, which keep the environment that its nodes started in."""
+    return tmp_path_factory.mktemp("workers")
+
+
+@pytest.fixture(scope="package")
+def cluster(workers_cache: Path) -> Iterator[Any]:
     """Three nodes of one CPU."""
     support = str(Path(cluster_tasks.__file__).parent)
     os.environ["PYTHONPATH"] = os.pathsep.join([support, os.environ.get("PYTHONPATH", "")])
-    cluster = three_nodes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(workers_cache))
+        cluster = three_nodes()
     yield cluster
     cluster.shutdown()
 

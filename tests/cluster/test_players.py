@@ -29,6 +29,12 @@ from musicgen_lora.runtime.workers import Failure, Work
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra scale")
 
 
+@pytest.fixture(autouse=True)
+def cache(workers_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for whoever plays: forms of products that were chosen by timing are kept in it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workers_cache))
+
+
 @pytest.fixture(params=["a pool", pytest.param("ray", marks=pytest.mark.slow)])
 def players(request: pytest.FixtureRequest) -> Engine:
     """Engines that play for `generate` and `evaluate`."""

@@ -23,6 +23,7 @@ from musicgen_lora.model.base.facts import BaseFacts, read_base_facts
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.codec import Codec
+from musicgen_lora.model.cpu.lengths import pad_to_step
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.fingerprint import base_fingerprint
 from musicgen_lora.model.loss import codebook_cross_entropies
@@ -197,10 +198,14 @@ class BaseModel:
         codebook, both `[B, K]`. With `by_frame` the terms of the sums instead, `[B, K, T]`, 0 for
         frames that aren't predicted. `n_frames` `[B]` are the clips' true lengths; the rest is as
         in `states`."""
+        n_given = codes.shape[-1]
+        if self.device.type == "cpu":
+            codes = pad_to_step(codes, self.hf.decoder.dtype)
         hidden, heads = self.states(codes, text, melodies), self.heads
-        return codebook_cross_entropies(
+        found, counts = codebook_cross_entropies(
             hidden, heads, codes, n_frames, self.delays, by_frame=by_frame
         )
+        return (found[..., :n_given] if by_frame else found), counts
 
     def logits(self, codes: Tensor, text: EncodedText, melodies: Tensor | None = None) -> Tensor:
         """Logits `[B, K, T, V]` in float32, aligned with `codes`; the last `delay` frames of each
