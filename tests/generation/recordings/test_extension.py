@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,32 +192,6 @@ def test_bars_are_counted_by_the_json_the_flag_or_by_ear(tmp_path: Path) -> None
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 6 * RATE)).astype(np.float32)
     with pytest.raises(UserError, match="give its tempo with --bpm"):
         find_grid(path, noise, RATE, {})
-
-
-def test_new_music_is_as_loud_as_a_recording_with_an_offset() -> None:
-    extension = bars(3, 4)
-    shifted = replace(extension, recording=LOOP + np.float32(0.3))
-    # A codec that plays no offset.
-    take = LOOP[:, extension.begin - extension.n_heard(SHAPE) : extension.end]
-    done = shifted.finish(0.3 * take, SHAPE)
-    # Before the crossfade back.
-    before = slice(extension.begin, extension.end - RATE // 5)
-    level, own = (float(np.std(one[:, before])) for one in (done.waveform, LOOP))
-    assert 20.0 * np.log10(level / own) == pytest.approx(0.0, abs=2.1)
-
-
-def test_a_mono_model_hears_channels_in_opposite_phase() -> None:
-    class Codec:
-        def encode(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-            (self.heard,) = waveforms
-            return [np.zeros((4, 100), dtype=np.uint16)]
-
-    codec: Any = Codec()
-    extension = bars(3, 4)
-    wide = replace(extension, recording=np.concatenate([LOOP[:1], -LOOP[:1]]))
-    wide.codes(codec, SHAPE)
-    own = extension.heard(SHAPE)[:1]
-    assert np.std(codec.heard.mean(axis=0)) == pytest.approx(float(np.std(own)), rel=0.1)
 
 
 def test_a_loop_whose_tempo_is_given_stays_one(tmp_path: Path) -> None:
