@@ -179,3 +179,18 @@ def test_a_format_that_libsndfile_lacks_is_one_line(monkeypatch: pytest.MonkeyPa
         UserError, match=r"--format mp3: .* choose one of wav, wav24, wav_float, flac"
     ):
         check_format("mp3", RATE)
+
+
+@pytest.mark.parametrize("kind", ["ogg", "mp3"])
+def test_lossy_files_decode_within_full_scale(kind: Format) -> None:
+    """What an encoder leaves out raises peaks, which a player would clip."""
+    time_s = np.arange(2 * RATE) / RATE
+    square = np.sign(np.sin(2.0 * np.pi * 110.0 * time_s)).astype(np.float32)[None]
+    for waveform in (square, noise(2 * RATE, 1, 1.0)):
+        decoded, _ = soundfile.read(io.BytesIO(sound_bytes(waveform, RATE, kind)), dtype="float32")
+        assert 0.8 < np.abs(decoded).max() <= 1.0
+        # The gain is told, and once it is applied no other is.
+        made, gain_db = levelled(waveform, RATE, kind=kind)
+        assert gain_db < -0.1
+        np.testing.assert_allclose(made, waveform * 10.0 ** (gain_db / 20.0), atol=1e-6)
+        assert sound_bytes(made, RATE, kind, LOOP) == sound_bytes(waveform, RATE, kind, LOOP)

@@ -145,3 +145,16 @@ def test_silence_and_a_tone_have_no_drums() -> None:
     fade = np.minimum(1.0, time_s / 0.02)
     tone = (0.3 * fade * np.sin(2.0 * np.pi * 300.0 * time_s)).astype(np.float32)[None]
     assert find_drum_hits(tone, RATE) == []
+
+
+def test_a_note_after_a_slide_begins_at_its_own_pitch() -> None:
+    """A host plays messages of one time in the file's order."""
+    slid = BassNote(start_s=0.0, duration_s=1.0, pitch=30.0, glide=7.0, level_db=-6.0)
+    notes = [slid, BassNote(1.0, 0.5, 36.0, 0.0, -6.0)]
+    bend, begun = 0, []
+    for message in mido.MidiFile(file=io.BytesIO(midi_bytes([], notes, 120.0, duration_s=2.0))):
+        if message.type == "pitchwheel":
+            bend = message.pitch
+        elif message.type == "note_on":
+            begun.append((message.note, bend))
+    assert begun == [(30, 0), (36, 0)]

@@ -21,6 +21,11 @@ def decibels(power: float) -> float:
     return max(10.0 * float(np.log10(max(power, 1e-30))), FLOOR_DB)
 
 
+def level_db(waveform: np.ndarray) -> float:
+    """The level of `[C, N]` without its DC offset, which nobody hears; 0 dB for no samples."""
+    return decibels(float(np.var(waveform, axis=1).mean())) if waveform.size else 0.0
+
+
 def blocks(waveform: np.ndarray) -> Iterator[np.ndarray]:
     """`[C, N]` in blocks that overlap a little."""
     for start in range(0, waveform.shape[1], BLOCK):

@@ -35,6 +35,8 @@ CEILING = 10.0 ** (CEILING_DB / 20.0)
 """Highest peak that is written or played, as an amplitude."""
 LOSSY_LEVEL = 0.1
 """On libsndfile's scale, where 0 is the best quality."""
+LOSSY_TRIES = 4
+"""A quieter file is encoded a little differently; it fits at the second or third try."""
 NAME_WORDS = 3
 SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "the", "to", "with", "bpm"}
 
@@ -110,7 +112,7 @@ def sound_bytes(
     """`[C, N]` as the bytes of a file, turned down if its peaks exceed the ceiling; see `levelled`
     for the gain."""
     samples, _ = levelled(waveform, sample_rate, ceiling_db=ceiling_db)
-    content = _encoded(samples, sample_rate, FORMATS[kind])
+    content, _ = _fitting(samples, sample_rate, FORMATS[kind])
     if facts is None:
         return content
     if kind == "flac":
@@ -128,8 +130,10 @@ def levelled(
     target_lufs: float | None = None,
     *,
     ceiling_db: float = CEILING_DB,
+    kind: Format = "wav",
 ) -> tuple[np.ndarray, float]:
-    """Brings `[C, N]` to a loudness as far as its peaks allow, and below a ceiling in any case.
+    """Brings `[C, N]` to a loudness as far as its peaks allow, and below a ceiling in any case; in
+    a lossy format also below what its decoder can play.
 
     Returns:
         The waveform, and the gain in dB that was applied.
@@ -141,9 +145,29 @@ def levelled(
         loudness = integrated_loudness(waveform, sample_rate)
         wanted_db = target_lufs - loudness if math.isfinite(loudness) else 0.0
     gain_db = min(wanted_db, room_db)
+    found = _amplified(waveform, gain_db)
+    _, fall_db = _fitting(found, sample_rate, FORMATS[kind])
+    return _amplified(found, fall_db), gain_db + fall_db
+
+
+def _amplified(waveform: np.ndarray, gain_db: float) -> np.ndarray:
     if gain_db == 0.0:
-        return waveform, 0.0
-    return (waveform * np.float32(10.0 ** (gain_db / 20.0))).astype(np.float32), gain_db
+        return waveform
+    return (waveform * np.float32(10.0 ** (gain_db / 20.0))).astype(np.float32)
+
+
+def _fitting(waveform: np.ndarray, sample_rate: int, kind: _Kind) -> tuple[bytes, float]:
+    """A file of `[C, N]`, and the gain in dB with which its decoder stays within full scale: what
+    lossy formats leave out can raise peaks by some decibels, which players would clip."""
+    content, gain_db = _encoded(waveform, sample_rate, kind), 0.0
+    for _ in range(LOSSY_TRIES if kind.is_lossy else 0):
+        decoded, _ = soundfile.read(io.BytesIO(content), dtype="float32")
+        peak = float(np.abs(decoded).max(initial=0.0))
+        if peak <= 1.0:
+            break
+        gain_db += CEILING_DB - 20.0 * math.log10(peak)
+        content = _encoded(_amplified(waveform, gain_db), sample_rate, kind)
+    return content, gain_db
 
 
 def _steps(waveform: np.ndarray, subtype: str) -> np.ndarray:

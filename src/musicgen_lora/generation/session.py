@@ -18,6 +18,7 @@ import torch
 
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
+from musicgen_lora.dataset.caption_words import stated_bpm
 from musicgen_lora.generation.clips.clip import GeneratedClip, identity_of
 from musicgen_lora.generation.clips.keeping import Draw, draw_best
 from musicgen_lora.generation.clips.takes import JudgedTake, draw_takes, judge_clip
@@ -27,9 +28,10 @@ from musicgen_lora.generation.decoding.stream import decodes_in_parts
 from musicgen_lora.generation.outlets import Live
 from musicgen_lora.generation.player import ClipTexts, Length, Player
 from musicgen_lora.generation.recordings.continuation import HOLE_DB
-from musicgen_lora.generation.recordings.recording import Extending
+from musicgen_lora.generation.recordings.recording import Extending, tempo_sentence
 from musicgen_lora.generation.wanted import Wanted, read_as, take_s, unused_sentence, wanted_of
 from musicgen_lora.listening.pitch.key_names import normalise_key
+from musicgen_lora.model.text.wording import english_of
 
 IsThere = Callable[[int, str], bool]
 """Whether a clip exists already, by its place in the request and its identity."""
@@ -300,6 +302,8 @@ class Session:
         made["duration_s"] = extension.n_samples / extension.sample_rate
         if is_there(identity_of(made)):
             return None
+        for prompt in settings.prompts:
+            self._say(tempo_sentence(asked, stated_bpm(english_of(prompt))))
         given = extension.codes(player.decoder.base.codec, shape)
         draw = self._draws(settings, asking, self._length_onto(settings, asked, given))
 

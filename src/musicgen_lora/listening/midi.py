@@ -26,6 +26,8 @@ BEND_STEP_S = 0.01
 GLIDE_FROM, GLIDE_TO = 0.45, 0.85
 """Shares of a note between which its glide is written; `bass` measures only its two pitches."""
 BASS_RANGE_DB = 40.0
+ORDER = ("control_change", "note_off", "pitchwheel", "note_on")
+"""Of messages at one time: a note begins at its own pitch, after the last one has ended."""
 
 
 def midi_of(waveform: np.ndarray, sample_rate: int, bpm: float, key: str | None = None) -> bytes:
@@ -80,8 +82,9 @@ def _track(name: str, events: Sequence[Event], bpm: float, duration_s: float) ->
     """A track with its events in order, none of them after the end."""
     track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
     last = 0
-    # At equal times, a note ends before the next one of its pitch begins.
-    for time_s, message in sorted(events, key=lambda event: (event[0], event[1].dict()["type"])):
+    for time_s, message in sorted(
+        events, key=lambda event: (event[0], ORDER.index(event[1].dict()["type"]))
+    ):
         tick = max(last, _ticks(min(time_s, duration_s), bpm))
         track.append(message.copy(time=tick - last))
         last = tick

@@ -188,12 +188,13 @@ def test_a_recording_above_full_scale_keeps_its_level_or_that_is_told(kind: str,
     wanted = dataclasses.replace(asked(format=kind), keeps_level=True)
     recording = np.sin(np.arange(RATE) / 20.0, dtype=np.float32)[None] * np.float32(10**0.3)
     clip = GeneratedClip.of(MADE | {"seed": 0}, recording, RATE, wanted)
-    assert clip.facts["gain_db"] == pytest.approx(-db, abs=0.01)
+    # An MP3 also leaves room for what its decoder adds.
+    assert clip.facts["gain_db"] == pytest.approx(-db, abs=0.2 if kind == "mp3" else 0.01)
     content = clip.files(wanted.format)[FORMATS[wanted.format].suffix]
     samples, _ = soundfile.read(io.BytesIO(content))
     gain = np.abs(samples).max() / np.abs(recording).max()
     assert 20.0 * np.log10(gain) == pytest.approx(-db, abs=0.2)
-    said = "its peaks are 6 dB above full scale, so the whole file"
+    said = f"its peaks are {'6.1' if kind == 'mp3' else '6'} dB above full scale, so the whole file"
     assert level_sentence(clip).startswith(said if db else "")
     assert bool(level_sentence(clip)) == bool(db)
     # Other clips have no level to keep.

@@ -75,6 +75,33 @@ def test_loops_begin_on_the_one() -> None:
     assert n_right >= 8
 
 
+def plain_take(bpm: float, n_bars: int, skip_s: float) -> np.ndarray:
+    """Kicks on the one, snares on two and four, hats on eighths; from a moment in a bar on."""
+    rows = {"kick": (0, 6, 10), "snare": (4, 12), "closed_hat": range(0, 16, 2)}
+    tracks = {
+        name: [Hit(16.0 * bar + step) for bar in range(n_bars) for step in steps]
+        for name, steps in rows.items()
+    }
+    take = render(Pattern(bpm, n_bars, tracks), load_kit808(RATE), RATE, humanise_ms=0.0)
+    return take[:, round(skip_s * RATE) :]
+
+
+@pytest.mark.parametrize("bpm", [40.0, 48.0, 75.0, 90.0, 140.0, 200.0, 240.0])
+@pytest.mark.parametrize("times", [1, 2])
+def test_very_slow_and_fast_loops_begin_on_the_one(bpm: float, times: int) -> None:
+    """Also where a slow tempo is played twice as fast."""
+    if times == 2 and bpm > 95.0:
+        return
+    for share in (0.15, 0.4, 0.65, 0.9):
+        bar_s = 240.0 / bpm
+        n_bars = 4 * times if bpm < 95.0 else 8
+        take = plain_take(times * bpm, n_bars, share * bar_s)
+        loop = cut_loop(take, LoopRequest(bpm, 2, RATE))
+        own_s = bar_s / times
+        late_s = (loop.start_s + share * bar_s + 0.5 * own_s) % own_s - 0.5 * own_s
+        assert abs(late_s) < 0.02
+
+
 def test_half_time_is_no_error() -> None:
     loop = cut_loop(beat_take(22, 70.0), LoopRequest(140.0, 4, RATE))
     assert loop.faults == ()

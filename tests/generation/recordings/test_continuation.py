@@ -27,6 +27,12 @@ def test_it_goes_on_in_the_recording_s_level(gain: float) -> None:
     np.testing.assert_allclose(joined.waveform, BEAT, atol=1e-3)
 
 
+def test_a_dc_offset_of_the_recording_is_no_level() -> None:
+    joined = join_continuation(GIVEN + np.float32(0.3), GOES_ON, HEARD, RATE)
+    assert joined.gain_db == pytest.approx(0.0, abs=0.01)
+    assert hole_db_at(joined.waveform, SEAM, RATE) >= HOLE_DB
+
+
 def test_what_was_given_is_kept_up_to_the_seam() -> None:
     rng = np.random.default_rng(0)
     coded = GOES_ON + 0.01 * rng.standard_normal(GOES_ON.shape).astype(np.float32)

@@ -21,7 +21,12 @@ from musicgen_lora.generation.musicgen import MusicGen
 from musicgen_lora.generation.recordings import recording
 from musicgen_lora.generation.recordings.bar_grid import find_grid
 from musicgen_lora.generation.recordings.extension import Extension, quieter_sentence
-from musicgen_lora.generation.recordings.recording import Recording, asked_of, silence_sentence
+from musicgen_lora.generation.recordings.recording import (
+    Recording,
+    asked_of,
+    silence_sentence,
+    tempo_sentence,
+)
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.shape import Shape
 
@@ -187,6 +192,29 @@ def test_bars_are_counted_by_the_json_the_flag_or_by_ear(tmp_path: Path) -> None
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 6 * RATE)).astype(np.float32)
     with pytest.raises(UserError, match="give its tempo with --bpm"):
         find_grid(path, noise, RATE, {})
+
+
+def test_a_loop_whose_tempo_is_given_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    assert find_grid(path, LOOP, RATE, {}, float(PATTERN.bpm)).is_loop
+    assert find_grid(path, LOOP[:, :-1000], RATE, {}, float(PATTERN.bpm)).is_loop is False
+    # Other people's loops are 1, 2, 4, 8 ... bars; our clips say whether they are any.
+    six = LOOP[:, : round(6 * BAR_S * RATE)]
+    assert find_grid(path, six, RATE, {}, float(PATTERN.bpm)).is_loop is False
+    facts = {"prompt": "x", "seed": 0, "bpm": PATTERN.bpm}
+    assert find_grid(path, LOOP, RATE, facts, float(PATTERN.bpm)).is_loop is False
+    assert find_grid(path, six, RATE, {**facts, "bars": 6}, float(PATTERN.bpm)).is_loop
+
+
+def test_a_prompt_with_another_tempo_than_the_recording_s_is_told(loop_path: Path) -> None:
+    bpm = float(PATTERN.bpm)
+    more = asked(loop_path, continue_from=loop_path, duration=2.0)
+    bars = asked(loop_path, regenerate=loop_path, from_bar=2, to_bar=2)
+    for one in (more, bars):
+        assert one.bpm == pytest.approx(bpm, rel=0.01)
+        assert f"plays {bpm:.0f}" in tempo_sentence(one, 1.3 * bpm)
+        for said in (None, bpm, 1.02 * bpm, 0.5 * bpm, 2.0 * bpm):
+            assert tempo_sentence(one, said) == ""
 
 
 def asked(path: Path, **values: Any) -> Any:

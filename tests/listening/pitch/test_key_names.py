@@ -102,3 +102,35 @@ def test_an_authors_spelling_stays_and_is_the_same_key(note: str, sign: str, mod
     assert key_distance(key, usual_key(key)) == "same"
     if note + sign not in ("E#", "B#", "Cb", "Fb"):
         assert key.startswith(f"{note}{sign} ")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("B-Dur", "Bb major"),
+        ("b-Moll", "Bb minor"),
+        ("h-moll", "B minor"),
+        ("H Dur", "B major"),
+        ("cis-Moll", "C# minor"),
+        ("Fis Dur", "F# major"),
+        ("Es-Dur", "Eb major"),
+        ("as-moll", "Ab minor"),
+        ("Des-Dur", "Db major"),
+        ("His-Dur", "C major"),
+        ("A-moll", "A minor"),
+        ("Bb moll", "Bb minor"),
+        ("F# dur", "F# major"),
+        ("Ｃ＃ ｍｉｎｏｒ", "C# minor"),  # noqa: RUF001
+        ("ｃ#m", "C# minor"),  # noqa: RUF001
+        ("B minor", "B minor"),
+        ("C♯m", "C# minor"),
+    ],
+)
+def test_german_and_full_width_spellings(name: str, key: str) -> None:
+    """B is Bb where the mode is German."""
+    assert normalise_key(name) == key
+
+
+@pytest.mark.parametrize("name", ["H minor", "Hes-Dur", "Cs-Moll", "Bs-Dur", "moll", "dur"])
+def test_what_is_no_german_key(name: str) -> None:
+    assert normalise_key(name) is None

@@ -76,6 +76,7 @@ class GeneratedClip:
             sample_rate,
             wanted.loudness_lufs,
             ceiling_db=_ceiling_db(wanted, wanted.format),
+            kind=wanted.format,
         )
         # Takes keep what was measured, not their sound.
         told = (dataclasses.replace(take, waveform=sound[:, :0], loop=None) for take in takes)

@@ -157,23 +157,39 @@ def _faults(
 def _first_line_s(strengths: np.ndarray, kept: KeptTempo) -> float:
     """Time of the first bar line of a recording of known tempo, on the grid fitted to all its
     onsets; it may be a hair before the recording."""
-    bpm = kept.bpm
-    # The user asked for this tempo, so its octave is settled, unless it is so fast or slow that
-    # nobody would count it that way.
-    while bpm > FASTEST_BPM:
-        bpm *= 0.5
-    while bpm < SLOWEST_BPM:
-        bpm *= 2.0
+    # The user asked for this tempo, so its octave is settled, but a model may play a slow one twice
+    # as fast: the bars of that are found first, then which of them begins a slow bar.
+    bpm, n_halves = kept.bpm, 1
+    while bpm < SLOWEST_BPM or (n_halves == 1 and 2.0 * bpm <= FASTEST_BPM):
+        bpm, n_halves = 2.0 * bpm, 2 * n_halves
     _, correlation = find_tempi(strengths)
+    heard = _line_odds(strengths, bpm, correlation)
+    if heard is None:
+        return 0.0
+    late_s, odds = heard
+    line_s = float(late_s[odds.argmax()])
+    slow = _line_odds(strengths, kept.bpm, correlation) if n_halves > 1 else None
+    if slow is not None:
+        lines_s = line_s + 240.0 / bpm * np.arange(n_halves)
+        bar_s = 240.0 / kept.bpm
+        apart_s = (lines_s[:, None] - slow[0] + 0.5 * bar_s) % bar_s - 0.5 * bar_s
+        line_s = float(lines_s[slow[1][np.abs(apart_s).argmin(axis=1)].argmax()])
+    step_s = 15.0 / bpm
+    n_steps = round((line_s - kept.offset_s) / step_s)
+    return kept.offset_s + n_steps * step_s - ONSET_LATE_S
+
+
+def _line_odds(
+    strengths: np.ndarray, bpm: float, correlation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Times of possible first bar lines at a tempo and their log odds, `[16]` each; None if no bar
+    fits into the recording."""
     hypotheses = find_hypotheses(strengths, np.array([bpm]), correlation)
     if hypotheses is None:
-        return 0.0
+        return None
     bar_s = 240.0 / bpm
     late_s = (hypotheses.first_bar_s + 0.5 * bar_s) % bar_s - 0.5 * bar_s
-    odds = hypotheses.odds + BAR_START_BONUS * (np.abs(late_s) < LINE_SLACK_S)
-    step_s = 15.0 / kept.bpm
-    n_steps = round((float(late_s[odds.argmax()]) - kept.offset_s) / step_s)
-    return kept.offset_s + n_steps * step_s - ONSET_LATE_S
+    return late_s, hypotheses.odds + BAR_START_BONUS * (np.abs(late_s) < LINE_SLACK_S)
 
 
 def _lines_s(first_s: float, duration_s: float, request: LoopRequest) -> list[float]:

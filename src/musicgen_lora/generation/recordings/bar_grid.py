@@ -84,12 +84,18 @@ def stated_grid(
     duration_s: float, sample_rate: int, facts: Mapping[str, Any], bpm: float | None
 ) -> BarGrid | None:
     """The bars of a recording by a given tempo or its JSON; None if they have to be measured."""
-    if bpm is not None:
-        return BarGrid(bpm, 0.0, _whole_bars(duration_s, bpm), "--bpm")
     told, n_bars = normalise_bpm(facts.get("bpm")), facts.get("bars")
-    if told is None or not isinstance(n_bars, int) or n_bars <= 0:
-        return None
-    if abs(duration_s - n_bars * 240.0 / told) * sample_rate > 1.0:
+
+    def lasts(n: int, at_bpm: float) -> bool:
+        return n > 0 and abs(duration_s - n * 240.0 / at_bpm) * sample_rate <= 1.0
+
+    if bpm is not None:
+        n_whole = _whole_bars(duration_s, bpm)
+        # A clip of ours says whether it is a loop; other people's are mostly 1, 2, 4, 8 ... bars.
+        may_loop = n_bars == n_whole if facts else n_whole.bit_count() == 1
+        is_loop = may_loop and lasts(n_whole, bpm)
+        return BarGrid(bpm, 0.0, n_whole, "--bpm", is_loop=is_loop)
+    if told is None or not isinstance(n_bars, int) or not lasts(n_bars, told):
         return None
     return BarGrid(told, 0.0, n_bars, "its JSON", is_loop=True)
 

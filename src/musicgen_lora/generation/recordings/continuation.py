@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from musicgen_lora.audio.crossfade import most_alike_at, pass_into
-from musicgen_lora.audio.loudness import decibels
+from musicgen_lora.audio.loudness import level_db
 
 LEVEL_S = 2.0
 """The level is compared over this much of the overlap."""
@@ -67,7 +67,7 @@ def join_continuation(
     n_level = min(n_heard, round(LEVEL_S * sample_rate))
     n_pass = min(n_heard, round(PASS_WITHIN_S * sample_rate))
     own, other = given[:, -n_level:], continued[:, n_heard - n_level : n_heard]
-    levels = [decibels(float(np.square(sound).mean())) for sound in (own, other)]
+    levels = [level_db(sound) for sound in (own, other)]
     gain_db = float(np.clip(levels[0] - levels[1], -GAIN_MOST_DB, GAIN_MOST_DB))
     gain_db = below_peak(gain_db, continued[:, n_heard - n_pass :], peak_most)
     levelled = continued * np.float32(10.0 ** (gain_db / 20.0))
@@ -100,6 +100,4 @@ def hole_db_at(waveform: np.ndarray, seam: int, sample_rate: int) -> float:
 def _levels_db(waveform: np.ndarray, n_frame: int) -> np.ndarray:
     """Levels `[F]` of half-overlapping frames in dB."""
     starts = range(0, waveform.shape[1] - n_frame + 1, max(1, n_frame // 2))
-    return np.array(
-        [decibels(float(np.square(waveform[:, at : at + n_frame]).mean())) for at in starts]
-    )
+    return np.array([level_db(waveform[:, at : at + n_frame]) for at in starts])

@@ -15,7 +15,8 @@ import soxr
 import torch
 
 from musicgen_lora.audio.crossfade import most_alike_at, pass_into
-from musicgen_lora.audio.loudness import decibels
+from musicgen_lora.audio.fold import fold_to_mono
+from musicgen_lora.audio.loudness import level_db
 from musicgen_lora.audio.writing import CEILING
 from musicgen_lora.generation.recordings.continuation import (
     FADE_S,
@@ -71,9 +72,7 @@ class ExtensionSeam:
             waveform[:, max(0, fade[0] - n_level) : fade[0]],
             waveform[:, fade[1] : fade[1] + n_level],
         )
-        before, after = (
-            decibels(float(np.square(side).mean()) if side.size else 0.0) for side in sides
-        )
+        before, after = (level_db(side) for side in sides)
         if was is None:
             return cls(fade, (before, after), hole_db_at(waveform, line, sample_rate))
         line = waveform.shape[1] - line
@@ -183,6 +182,9 @@ class Extension:
         if not self.n_frames:
             return None
         heard = _resampled(self.heard(shape), self.sample_rate, shape.sample_rate)
+        if shape.n_channels == 1:
+            # The plain mean of channels in opposite phase is silence.
+            heard, _ = fold_to_mono(heard, shape.sample_rate)
         codes = codec.encode([heard])[0][:, : self.n_frames]
         return torch.from_numpy(codes.astype(np.int64))[None]
 
@@ -248,7 +250,7 @@ class Extension:
         """The recording `[C, N]` with its new music, from `begin` on, brought near the level of
         `like`; the gain in dB; and by how many dB it stays quieter. See `Extended`."""
         new = found[:, begin:]
-        levels = [decibels(float(np.square(sound).mean())) for sound in (like, new)]
+        levels = [level_db(sound) for sound in (like, new)]
         beyond = levels[0] - levels[1]
         raised_db = float(np.sign(beyond)) * max(0.0, abs(beyond) - SLACK_DB)
         raised_db = float(np.clip(raised_db, -RAISED_MOST_DB, RAISED_MOST_DB))

@@ -5,8 +5,10 @@ A recording keeps its rate, its channels and every sample that isn't regenerated
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from musicgen_lora.generation.clips.written import read_facts
 from musicgen_lora.generation.decoding.decode import STRIDE_SHARE
 from musicgen_lora.generation.recordings.bar_grid import BarGrid, check_bars, find_grid
 from musicgen_lora.generation.recordings.extension import Extension
+from musicgen_lora.listening.rhythm.bars import SURE
+from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 from musicgen_lora.model.shape import Shape
 from musicgen_lora.plural import count
 from musicgen_lora.urls import shown
@@ -30,6 +34,10 @@ SILENT_PEAK = 1e-3
 """What the model hears is silent if no sample is above this."""
 
 LONGEST_S = 600.0
+TEMPO_S = 30.0
+"""A tempo is measured in this long before the new part."""
+OTHER_TEMPO = 0.05
+"""A tempo that differs by this share from another, octaves allowed, is another one."""
 OTHERS = {
     "base": "The recording was made with another base model; to use that one, pass it "
     "as --base_model_path.",
@@ -116,6 +124,17 @@ class Extending:
     grid: BarGrid | None = None
     made_by: Mapping[str, Any] = field(default_factory=dict)
     told_bpm: float | None = None
+
+    @cached_property
+    def bpm(self) -> float | None:
+        """The tempo before the new part; None if it has none that is certain."""
+        if self.grid is not None:
+            return self.grid.bpm
+        extension = self.extension
+        begin, rate = extension.begin, extension.sample_rate
+        before = extension.recording[:, max(0, begin - round(TEMPO_S * rate)) : begin]
+        found = estimate_tempo(before, rate)
+        return found.bpm if found.confidence >= SURE and found.is_steady else None
 
     def bar_lines(self, n_heard: int, frame_rate: float) -> Lines:
         """The recording's bar lines, in frames from the first of the `n_heard` that the model
@@ -273,6 +292,20 @@ def silence_sentence(asked: Extending, shape: Shape) -> str:
     return (
         "What the model hears is silent, so the new music has nothing to follow: give a "
         "--continue_at before the silence, or more --heard."
+    )
+
+
+def tempo_sentence(asked: Extending, said_bpm: float | None) -> str:
+    """What to tell the user if a prompt says another tempo than the recording's, octaves allowed;
+    empty if it says none, or the recording's tempo isn't certain."""
+    if said_bpm is None or asked.bpm is None:
+        return ""
+    octaves = math.log2(said_bpm / asked.bpm)
+    if abs(octaves - round(octaves)) <= math.log2(1.0 + OTHER_TEMPO):
+        return ""
+    return (
+        f"The prompt says {said_bpm:g} bpm, but the recording plays {asked.bpm:.0f}: the new music "
+        "may leave its beat. Take the tempo out of the prompt, or state the recording's."
     )
 
 

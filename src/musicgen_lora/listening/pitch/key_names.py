@@ -27,6 +27,8 @@ _MINOR, _MAJOR = (
     {"m", "min", "minor", "moll", "aeolian"},
     {"", "M", "maj", "major", "dur", "ionian"},
 )
+_GERMAN = {"c": "C", "d": "D", "e": "E", "f": "F", "g": "G", "a": "A", "b": "Bb", "h": "B"}
+"""Notes before "moll" and "dur", whose languages call Bb "B" and B "H"."""
 
 
 def normalise_key(value: object) -> str | None:
@@ -35,7 +37,7 @@ def normalise_key(value: object) -> str | None:
     major, as in ID3's TKEY. None for anything else."""
     if not isinstance(value, str):
         return None
-    value = _from_chinese(value)
+    value = _from_german(_from_chinese(unicodedata.normalize("NFKC", value)))
     wheel = re.fullmatch(r"\s*(1[0-2]|[1-9])\s*([ABabdm])\s*", value)
     if wheel:
         # Both wheels go in fifths; Camelot's 8B and Open Key's 1d are C major.
@@ -56,7 +58,7 @@ def _from_chinese(value: str) -> str:
     """Convert a key such as "升C小调" to "C# minor"; anything else is returned as it is."""
     match = re.fullmatch(
         r"\s*([升降#♯♭]|b(?=[A-G]))?\s*([A-Ga-g])\s*([#b♯♭升降])?\s*(?:自然|和[声聲]|旋律)?([大小])[调調]\s*",
-        unicodedata.normalize("NFKC", value),
+        value,
     )
     if not match:
         return value
@@ -64,6 +66,22 @@ def _from_chinese(value: str) -> str:
     mode = "minor" if match[4] == "小" else "major"
     sign = {"升": "#", "降": "b"}.get(sign, sign)
     return f"{match[2]}{sign} {mode}"
+
+
+def _from_german(value: str) -> str:
+    """Convert a key such as "cis-Moll", "Es-Dur", "h-Moll" or "B-Dur" (Bb major) to "C# minor" and
+    so on; anything else is returned as it is."""
+    match = re.fullmatch(r"\s*([a-h])(is|es|s)?[ :_-]*(moll|dur)\s*", value, re.IGNORECASE)
+    if not match:
+        return value
+    note, sign = match[1].lower(), (match[2] or "").lower()
+    # "As" and "Es" are short for "Aes" and "Ees", which nobody writes; "Hes" is "B".
+    if note in "bh" and sign in ("es", "s"):
+        return value
+    if sign == "s" and note not in "ae":
+        return value
+    name = _GERMAN[note] + {"": "", "is": "#"}.get(sign, "b")
+    return f"{name} {'minor' if match[3].lower() == 'moll' else 'major'}"
 
 
 def _pitch_class(note: str, accidental: str | None) -> int:
