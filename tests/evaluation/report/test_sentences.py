@@ -26,7 +26,9 @@ from musicgen_lora.evaluation.remarks import silent, too_loud
 from musicgen_lora.evaluation.report import between
 from musicgen_lora.evaluation.report.findings import MOST, find_findings, tell_sections
 from musicgen_lora.evaluation.report.report import (
+    interval,
     make_page,
+    percent,
     print_report,
     write_report,
 )
@@ -36,7 +38,7 @@ from musicgen_lora.evaluation.report.summary import (
     loss_sentences,
     moved_words,
 )
-from musicgen_lora.evaluation.report.verdicts import primary_rows
+from musicgen_lora.evaluation.report.verdicts import number, primary_rows, share_text, signed
 from musicgen_lora.evaluation.sound.comparison import SHOWN, compare_descriptors
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import References
@@ -186,6 +188,16 @@ def test_words_for_a_way() -> None:
     assert moved_words({"share": 0.74, **bounds}).startswith("moved 74 % of the way, 95 %")
     assert moved_words({"share": 1.3, **bounds}).startswith("overshot it, at 130 %")
     assert moved_words({"share": -0.2, **bounds}).startswith("moved away from it by 20 %")
+    assert moved_words({"share": -0.001, **bounds}).startswith("moved 0 % of the way")
+    assert moved_words({"share": 1.001, **bounds}).startswith("moved 100 % of the way")
+
+
+def test_what_rounds_to_zero_has_no_minus() -> None:
+    none = {"share": -0.0, "ci_low": -0.001, "ci_high": -0.0}
+    words = [percent(-0.0), interval(-1e-9, -0.0), number(-1e-9), share_text(-1e-9), signed(-1e-9)]
+    for text in (*words, moved_words(none)):
+        assert "\N{MINUS SIGN}" not in text
+        assert "-" not in text
 
 
 def test_warnings_come_first_and_the_worst_before_the_others(

@@ -91,6 +91,32 @@ def test_a_bass_alone_under_drums(pitch: int, name: str) -> None:
     assert key.confidence > 0.5
 
 
+@pytest.mark.parametrize("drums", [False, True], ids=["alone", "under drums"])
+@pytest.mark.parametrize(
+    ("degrees", "n_harmonics"),
+    [([0], 1), ([0], 4), ([0], 12), ([0, 12], 4), ([0, 7], 4)],
+    ids=["sine", "note", "distorted", "octaves", "fifths"],
+)
+def test_notes_that_both_modes_have_give_no_confidence(
+    degrees: list[int], n_harmonics: int, drums: bool
+) -> None:
+    time_s = np.arange(RATE // 2) / RATE
+    line = []
+    for step in range(32):
+        hz = 55.0 * 2.0 ** (degrees[step % len(degrees)] / 12.0)
+        note = sum(np.sin(2.0 * np.pi * hz * n * time_s) / n for n in range(1, n_harmonics + 1))
+        line.append(note * np.exp(-time_s / 0.5))
+    waveform = 0.3 * np.concatenate(line)[None].astype(np.float32)
+    if drums:
+        tracks = {
+            "kick": [Hit(float(step)) for step in range(0, 128, 8)],
+            "snare": [Hit(float(step)) for step in range(4, 128, 8)],
+        }
+        beat = render(Pattern(120.0, 8, tracks), load_kit808(RATE), RATE)
+        waveform += beat[:, : waveform.shape[1]]
+    assert estimate_key(waveform, RATE).confidence < 0.5
+
+
 def test_rendered_beats() -> None:
     right = []
     for seed in range(7000, 7014):

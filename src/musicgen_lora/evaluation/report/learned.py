@@ -78,11 +78,11 @@ def overfitting_sentences(overfitting: Mapping[str, Any]) -> list[str]:
         f"n = {count(excess['n_trained'], 'training source')} / "
         f"{count(excess['n_held_out'], 'held-out source')}"
     )
-    change = f"the loss changed by {trained['difference']:+.3f} nats per token on training clips"
-    more = f"{excess['difference']:+.3f} relative to held-out ones"
+    change = f"the loss changed by {trained['difference']:+z.3f} nats per token on training clips"
+    more = f"{excess['difference']:+z.3f} relative to held-out ones"
     if excess["ci_low"] is None:
         return [f"Overfitting: {change}, {more} ({n}; {excess['note']})."]
-    beyond = f"{more}, 95 % CI {excess['ci_low']:+.3f} to {excess['ci_high']:+.3f}"
+    beyond = f"{more}, 95 % CI {excess['ci_low']:+z.3f} to {excess['ci_high']:+z.3f}"
     if excess["flagged"]:
         return [
             "Warning: the adapter learned its training clips more than their style: "
@@ -106,7 +106,7 @@ def caption_sentences(captions: Mapping[str, Any]) -> list[str]:
     lower = f"lower the loss of held-out clips by {held['gain']:.3f} nats per token"
     if held["ci_low"] is None:
         return [f"Captions: compared with those of other clips, their own {lower} ({n})."]
-    interval = f"95 % CI {held['ci_low']:+.3f} to {held['ci_high']:+.3f}"
+    interval = f"95 % CI {held['ci_low']:+z.3f} to {held['ci_high']:+z.3f}"
     sides = f"{lower} with the adapter ({interval}) and by {base['gain']:.3f} with the base"
     if captions["flagged"]:
         trained, excess = captions["trained"], captions["excess"]
@@ -116,7 +116,7 @@ def caption_sentences(captions: Mapping[str, Any]) -> list[str]:
             "Warning: the training captions don't match their clips, as if they were shuffled: "
             f"compared with those of other clips, right captions {lower}, and those that it "
             f"was trained on by {gain:.3f} on training clips (difference "
-            f"{excess['difference']:+.3f}, {p_words(excess['p_value'])}, "
+            f"{excess['difference']:+z.3f}, {p_words(excess['p_value'])}, "
             f"n = {count(trained['n'], 'training source')} / "
             f"{count(held['n'], 'held-out source')}). Look for captions attached to wrong files."
         ]

@@ -198,14 +198,14 @@ def make_page(
 
 def percent(value: float | None) -> str:
     """A signed share as text: `-18.3 %`."""
-    return DASH if value is None else minus(f"{value * 100:+.1f} %")
+    return DASH if value is None else minus(f"{value * 100:+z.1f} %")
 
 
 def interval(low: float | None, high: float | None) -> str:
     """Two signed shares as text, with the unit after the second only."""
     if low is None or high is None:
         return DASH
-    return minus(f"{low * 100:+.1f} to {high * 100:+.1f} %")
+    return minus(f"{low * 100:+z.1f} to {high * 100:+z.1f} %")
 
 
 def loss_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
@@ -321,8 +321,8 @@ def descriptor_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         if moved is not None:
             text["moved"] = moved["note"]
             if moved["share"] is not None:
-                low, high = (f"{moved[end] * 100:.0f}" for end in ("ci_low", "ci_high"))
-                text["moved"] = minus(f"{moved['share'] * 100:.0f} %")
+                low, high = (f"{moved[end] * 100:z.0f}" for end in ("ci_low", "ci_high"))
+                text["moved"] = minus(f"{moved['share'] * 100:z.0f} %")
                 text["moved_interval"] = minus(f"{low} to {high} %")
         present = (row[side] for side in ("base", "adapter", "reference"))
         text["n"] = " / ".join(str(summary["n"]) for summary in present if summary is not None)

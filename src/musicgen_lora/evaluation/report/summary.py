@@ -93,13 +93,13 @@ def forgetting_sentences(forgetting: Mapping[str, Any]) -> list[str]:
     n = f"n = {count(mean['n'], 'source')}{_indicative(mean)}"
     if mean["relative"] is None:
         return [f"The loss on other styles is not a positive number; something is broken ({n})."]
-    change = f"{mean['relative'] * 100:+.1f} %"
+    change = f"{mean['relative'] * 100:+z.1f} %"
     if mean["relative_ci_low"] is None:
         return [f"Forgetting: the loss on other styles changed by {change} ({n})."]
     low, high = (mean[f"relative_ci_{end}"] * 100 for end in ("low", "high"))
     return [
         f"Forgetting: the loss on other styles changed by {change} "
-        f"(95 % CI {low:+.1f} to {high:+.1f} %, {n})."
+        f"(95 % CI {low:+z.1f} to {high:+z.1f} %, {n})."
     ]
 
 
@@ -117,13 +117,13 @@ def loss_sentence(mean: PairedResult) -> str:
         return f"The adapter {verb} the held-out loss by {size} ({n}: too few for an interval)."
     if low <= 0.0 <= high:
         return (
-            f"No clear change in the held-out loss: {relative * 100:+.1f} %, and the 95 % CI, "
-            f"{low * 100:+.1f} to {high * 100:+.1f} %, includes zero ({n})."
+            f"No clear change in the held-out loss: {relative * 100:+z.1f} %, and the 95 % CI, "
+            f"{low * 100:+z.1f} to {high * 100:+z.1f} %, includes zero ({n})."
         )
     if size == "0.0 %":
         return (
-            f"The adapter left the held-out loss as it was: {relative * 100:+.1f} %, 95 % CI "
-            f"{low * 100:+.1f} to {high * 100:+.1f} % ({n})."
+            f"The adapter left the held-out loss as it was: {relative * 100:+z.1f} %, 95 % CI "
+            f"{low * 100:+z.1f} to {high * 100:+z.1f} % ({n})."
         )
     near, far = sorted((abs(low), abs(high)))
     interval = f"95 % CI {near * 100:.1f} to {far * 100:.1f} %"
@@ -257,12 +257,13 @@ def _moved_sentence(shown: Descriptor, row: Mapping[str, Any], reference: Mappin
 
 def moved_words(moved: Mapping[str, Any]) -> str:
     """The share of the way in words, with its interval."""
-    share = moved["share"]
+    # As it is shown: nothing moves away by 0 %, or overshoots at 100 %.
+    share = round(moved["share"], 2)
     if share < 0.0:
         words = f"moved away from it by {-share * 100:.0f} % of the distance"
     elif share > 1.0:
         words = f"overshot it, at {share * 100:.0f} % of the way"
     else:
-        words = f"moved {share * 100:.0f} % of the way"
-    low, high = (f"{moved[end] * 100:.0f}" for end in ("ci_low", "ci_high"))
+        words = f"moved {share * 100:z.0f} % of the way"
+    low, high = (f"{moved[end] * 100:z.0f}" for end in ("ci_low", "ci_high"))
     return f"{words}, 95 % confidence interval {low} to {high} %"

@@ -47,8 +47,8 @@ def _pairs(paired: Mapping[str, Any]) -> str:
     if paired["ci_low"] is None:
         return f"{n}: too few for an interval"
     return (
-        f"{n}, difference {paired['difference']:+.1f} dB, 95 % CI {paired['ci_low']:+.1f} to "
-        f"{paired['ci_high']:+.1f} dB"
+        f"{n}, difference {paired['difference']:+z.1f} dB, 95 % CI {paired['ci_low']:+z.1f} to "
+        f"{paired['ci_high']:+z.1f} dB"
     )
 
 

@@ -42,7 +42,7 @@ def primary_sentence(primary: Mapping[str, Any]) -> str:
     n = f"n = {count(primary['n'], primary['unit'])}"
     if primary["verdict"] == "not computed":
         return f"{primary['label']}: not tested: {primary['why']} ({n})."
-    effect = "" if primary["effect"] is None else f", Cohen's d = {primary['effect']:+.2f}"
+    effect = "" if primary["effect"] is None else f", Cohen's d = {primary['effect']:+z.2f}"
     few = f"; indicative only: fewer than {FEWEST_FOR_SURE}" if primary["indicative"] else ""
     sides = f"{primary['base']:.3f} with the base and {primary['adapter']:.3f} with the adapter"
     found = (
@@ -99,9 +99,9 @@ def distance_sentences(distances: Mapping[str, Any]) -> list[str]:
 def _position_sentence(row: Mapping[str, Any]) -> str:
     position, kernel = row["position"], row["kernel"]
     far = "other music" if position["adapter"]["far"] == "other_music" else "noise"
-    places = [f"{position['adapter']['share'] * 100:.0f} % with the adapter"]
+    places = [f"{position['adapter']['share'] * 100:z.0f} % with the adapter"]
     if position["base"] is not None:
-        places.append(f"{position['base']['share'] * 100:.0f} % with the base")
+        places.append(f"{position['base']['share'] * 100:z.0f} % with the base")
     firm = "" if kernel["firm"] else "; indicative only: KAD is reliable from 100 clips on"
     return (
         f"By the {row['label']}, where 0 % is as near as held-out clips are to each other and "
@@ -219,7 +219,7 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
         for side in SIDES:
             place = row["position"][side]
             texts[side] = number(kernel[side], 2)
-            texts[f"{side}_place"] = "" if place is None else f"{place['share'] * 100:.0f} %"
+            texts[f"{side}_place"] = "" if place is None else f"{place['share'] * 100:z.0f} %"
             texts[f"{side}_fad"] = number(frechet[side], 1)
             texts[f"{side}_spread"], texts[f"{side}_covered"] = _diversity(row, side)
         texts["difference"] = signed(kernel["difference"], 2)
@@ -250,7 +250,7 @@ def _diversity(row: Mapping[str, Any], side: str) -> tuple[str, str]:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number as text, or a dash."""
-    return DASH if value is None else minus(f"{value:.{digits}f}")
+    return DASH if value is None else minus(f"{value:z.{digits}f}")
 
 
 def share_text(value: float | None, digits: int = 0, none: str = DASH) -> str:
@@ -260,7 +260,7 @@ def share_text(value: float | None, digits: int = 0, none: str = DASH) -> str:
 
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference as text, or a dash."""
-    return DASH if value is None else minus(f"{round(value, digits) + 0.0:+.{digits}f}")
+    return DASH if value is None else minus(f"{value:+z.{digits}f}")
 
 
 def interval_text(found: Mapping[str, Any], digits: int = 3, none: str = DASH) -> str:

@@ -62,6 +62,13 @@ FALL_DB, N_FALL = 3.0, 4
 """... and its level falls by more than this within so many frames."""
 ENOUGH_BASS = 0.2
 """Share of frames with a bass below which the bass counts proportionally less."""
+BASS_TELLS = ((4, 9, 11), (3, 8, 10))
+"""Third, sixth and seventh of major and of minor: root, second, fourth and fifth are in both."""
+TONES_TELL = ((4, 9, 11), (3, 8))
+"""Without minor's seventh, which is a harmonic of a distorted bass."""
+ENOUGH_TELLING = 0.02
+"""Share of the evidence on its mode's own degrees below which a key is proportionally less sure:
+one note has a pitch, but no mode."""
 PROFILES = np.array(
     [
         [
@@ -120,7 +127,13 @@ def estimate_key(
     shares = np.exp(odds - odds.max())
     shares /= shares.sum()
     tonic, mode = np.unravel_index(int(shares.argmax()), shares.shape)
-    return Key(f"{NOTE_NAMES[tonic]} {MODES[mode]}", float(shares[tonic, mode]))
+    bass, tones = (
+        [(int(tonic) + degree) % 12 for degree in degrees[mode]]
+        for degrees in (BASS_TELLS, TONES_TELL)
+    )
+    telling = float((evidence[:2, bass].sum() + evidence[2, tones].sum()) / evidence.sum())
+    confidence = float(shares[tonic, mode]) * min(1.0, telling / ENOUGH_TELLING)
+    return Key(f"{NOTE_NAMES[tonic]} {MODES[mode]}", confidence)
 
 
 def pitch_evidence(waveform: np.ndarray, sample_rate: int, notes: Sequence[BassNote]) -> np.ndarray:
