@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from musicgen_lora.atomic import STAGING_PREFIX, write_file
+from musicgen_lora.atomic import STAGING_PREFIX, write_bytes
 from musicgen_lora.audio.files import FFMPEG_EXTENSIONS
 from musicgen_lora.errors import AudioError, audio_unread
 
@@ -107,7 +107,7 @@ def _decode(path: Path, demuxer: str, decoded: Path, alive: Callable[[], None]) 
         )
     if code != 0 or not decoded.is_file():
         # ffmpeg's exit code is the same if the disk is full, which isn't the file's fault.
-        write_file(decoded, lambda temporary: temporary.write_bytes(bytes(PROBE_BYTES)))
+        write_bytes(decoded, bytes(PROBE_BYTES))
         raise AudioError(
             "has no AAC or ALAC that ffmpeg can decode; copy it again, or convert it to WAV or "
             "FLAC."

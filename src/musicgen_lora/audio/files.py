@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from musicgen_lora.atomic import write_file
+from musicgen_lora.atomic import write_bytes
 from musicgen_lora.audio.stream import BLOCK_FRAMES, AudioStream
 from musicgen_lora.errors import AudioError, UserError
 
@@ -132,7 +132,7 @@ def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> float:
         The gain factor; 1 if it wasn't turned down.
     """
     content = wav_bytes(waveform, sample_rate)
-    write_file(path, lambda temporary: temporary.write_bytes(content))
+    write_bytes(path, content)
     return _full_scale_gain(waveform)
 
 

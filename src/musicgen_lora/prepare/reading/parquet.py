@@ -125,7 +125,7 @@ def _write_audio(
             suffix = suffix if suffix in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS else ".wav"
             target = audio_dir / f"{row:06d}{suffix}"
             if not target.is_file() or target.read_bytes() != data:
-                atomic.write_file(target, lambda temporary, data=data: temporary.write_bytes(data))
+                atomic.write_bytes(target, data)
             yield target.name, record
 
 

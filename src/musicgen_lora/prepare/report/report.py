@@ -97,7 +97,7 @@ def report(settings: PrepareSettings, console: Console, prepared: Prepared) -> N
     with working(console, "writing the report"):
         page = make_page(content, _shown_clips(entries, settings.output_dir))
     target = settings.output_dir / HTML_FILE
-    atomic.write_file(target, lambda path: path.write_text(page, encoding="utf-8"))
+    atomic.write_bytes(target, page.encode())
     console.print(f"Report: {target}")
 
 
