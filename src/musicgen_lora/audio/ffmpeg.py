@@ -36,7 +36,7 @@ def decodable(path: Path, folder: Path, alive: Callable[[], None]) -> Iterator[P
     `folder` that is removed at the end.
 
     Args:
-        path: of any format in `AUDIO_EXTENSIONS` or `FFMPEG_EXTENSIONS`.
+        path: of any format in `READ_EXTENSIONS`.
         alive: called periodically while ffmpeg works.
 
     Raises:
