@@ -91,8 +91,8 @@ def read_stretch(
     stream: AudioStream,
     sample_rate: int,
     *,
-    start_s: float = 0.0,
-    duration_s: float | None = None,
+    start_s: float,
+    duration_s: float | None,
     fold: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> np.ndarray:
     """`read_audio` for an open file; consecutive stretches are read without seeking.

@@ -45,7 +45,7 @@ def describe_clip(
     record: Analysis,
     plan: ClipPlan,
     *,
-    window: Segment | None = None,
+    window: Segment | None,
     heard: Facts,
     wording: Wording,
 ) -> dict[str, Any]:
