@@ -125,10 +125,14 @@ def write_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
         fsync_folder(folder)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whose content is known, as `write_file` does."""
+    write_file(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as readable JSON; NaN is refused, since it is not JSON."""
-    content = json_bytes(value)
-    write_file(path, lambda temporary: temporary.write_bytes(content))
+    write_bytes(path, json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:

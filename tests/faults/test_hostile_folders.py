@@ -18,6 +18,7 @@ import pytest
 import torch
 from adapters import add_lora
 from harm.hostile import change
+from harm.pickles import Bomb
 from made_datasets import RATE, make_dataset, sine
 from prepared.written_facts import read_captions
 from safetensors.torch import load_file, save_file
@@ -40,16 +41,6 @@ from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record
 from musicgen_lora.training.checkpoints import read_state
 from musicgen_lora.training.record.run import Run
-
-
-class _Bomb:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, mark: Path) -> None:
-        self._mark = str(mark)
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return os.mkdir, (self._mark,)
 
 
 @pytest.fixture
@@ -76,7 +67,7 @@ def test_weights_in_shards_are_read(copied: Path, model: Any) -> None:
 def test_an_index_names_files_of_the_folder_alone(name: str, copied: Path, tmp_path: Path) -> None:
     in_shards(copied, name.replace("/outside", f"{tmp_path}/outside") if name[0] == "/" else name)
     shutil.copy(copied / "shard.safetensors", tmp_path / "outside.safetensors")
-    torch.save({"weight": _Bomb(tmp_path / "mark")}, copied / "weights.bin")
+    torch.save({"weight": Bomb(tmp_path / "mark")}, copied / "weights.bin")
     with pytest.raises(
         UserError, match=r"index\.json: names .*are read only from \.safetensors files"
     ):

@@ -22,6 +22,7 @@ from prepared.messy_pack import (
     make_messy_pack,
     single,
 )
+from prepared.preparing import read_report
 
 from musicgen_lora import atomic
 from musicgen_lora.config import PrepareSettings
@@ -35,10 +36,6 @@ def prepared(source: Path, out: Path, **changes: Any) -> list[dict[str, Any]]:
     """The entries made from a folder."""
     prepare_dataset(PrepareSettings(input_dir=source, output_dir=out, num_workers=0, **changes))
     return read_metadata(out)
-
-
-def read_report(out: Path) -> dict[str, Any]:
-    return json.loads((out / "report.json").read_text(encoding="utf-8"))
 
 
 def made_of(pack: tuple[Path, Path], name: str) -> list[dict[str, Any]]:

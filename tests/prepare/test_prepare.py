@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import soundfile
 from made_datasets import KIT, RATE, beat, read_metadata, sine, write_metadata
 from prepared.preparing import read_report
+from trainer import file_hashes
 
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.config import PrepareSettings
@@ -41,14 +41,6 @@ def prepared(input_dir: Path, output_dir: Path, **changes: Any) -> dict[str, dic
 
 def read_faults(output_dir: Path) -> list[dict[str, Any]]:
     return json.loads((output_dir / "report.json").read_text(encoding="utf-8"))["faults"]
-
-
-def file_hashes(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_a_mixed_folder_with_any_names(tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ DRAGGED = """link => {
   return dataTransfer.getData("DownloadURL");
 }"""
 
+CONTRAST = Path(__file__).resolve().parents[1] / "support" / "contrast.js"
+NARROW = """() => [...document.querySelectorAll(".settings .block")]
+  .filter((each) => each.offsetParent !== null && each.clientWidth < 200).map((each) => each.id)"""
+UPRIGHT = """() => [...document.querySelectorAll("[role=tabpanel] :is(label > span, .head)")]
+  .filter((each) => each.clientHeight > each.clientWidth && each.textContent.trim().length > 2)
+  .map((each) => each.textContent)"""
+
 
 def picture(page: Page, name: str) -> None:
     """A picture of the page, in few enough colours for a document."""
@@ -64,9 +71,11 @@ def picture(page: Page, name: str) -> None:
         ),
     ],
 )
-def test_each_tab_fits_and_loads_nothing_from_elsewhere(
+def test_each_tab_fits_can_be_read_and_loads_nothing_from_elsewhere(
     browser: Browser, served: Served, name: str, looks: dict[str, Any], word: str
 ) -> None:
+    """Switches under "advanced" had their names cut off; a slider's label on a phone had a line
+    per character; and buttons were white on a light orange."""
     page, wrong = open_page(browser, served, **looks)
     tabs = page.locator("#tabs button[role=tab]")
     expect(tabs.first).to_contain_text(word)
@@ -77,6 +86,12 @@ def test_each_tab_fits_and_loads_nothing_from_elsewhere(
         picture(page, f"{name}-{number}")
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= looks["viewport"]["width"]
+        for box in page.locator("[role=tabpanel]:visible button.label-wrap").all():
+            box.click()
+        page.wait_for_timeout(500)
+        assert page.evaluate(CONTRAST.read_text(encoding="utf-8")) == []
+        assert page.evaluate(NARROW) == []
+        assert page.evaluate(UPRIGHT) == []
     assert wrong == []
     page.context.close()
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from musicgen_lora.atomic import STAGING_PREFIX, write_file
+from musicgen_lora.atomic import STAGING_PREFIX, write_bytes
 from musicgen_lora.audio.files import FFMPEG_EXTENSIONS
 from musicgen_lora.errors import AudioError, audio_unread
 
@@ -36,7 +36,7 @@ def decodable(path: Path, folder: Path, alive: Callable[[], None]) -> Iterator[P
     `folder` that is removed at the end.
 
     Args:
-        path: of any format in `AUDIO_EXTENSIONS` or `FFMPEG_EXTENSIONS`.
+        path: of any format in `READ_EXTENSIONS`.
         alive: called periodically while ffmpeg works.
 
     Raises:
@@ -107,7 +107,7 @@ def _decode(path: Path, demuxer: str, decoded: Path, alive: Callable[[], None]) 
         )
     if code != 0 or not decoded.is_file():
         # ffmpeg's exit code is the same if the disk is full, which isn't the file's fault.
-        write_file(decoded, lambda temporary: temporary.write_bytes(bytes(PROBE_BYTES)))
+        write_bytes(decoded, bytes(PROBE_BYTES))
         raise AudioError(
             "has no AAC or ALAC that ffmpeg can decode; copy it again, or convert it to WAV or "
             "FLAC."

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from musicgen_lora.atomic import write_file
+from musicgen_lora.atomic import write_bytes
 from musicgen_lora.audio.stream import BLOCK_FRAMES, AudioStream
 from musicgen_lora.errors import AudioError, UserError
 
@@ -26,6 +26,7 @@ AUDIO_EXTENSIONS = {
 }
 FFMPEG_EXTENSIONS = {".m4a", ".aac"}
 """Formats that `prepare` reads with `audio.ffmpeg`."""
+READ_EXTENSIONS = AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS
 OTHER_AUDIO_EXTENSIONS = {
     *(".wma", ".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".ac3", ".amr", ".m4b", ".m4p"),
     *(".mp4", ".mka", ".webm", ".weba", ".3gp", ".ra", ".rm", ".spx", ".sd2", ".alac"),
@@ -90,8 +91,8 @@ def read_stretch(
     stream: AudioStream,
     sample_rate: int,
     *,
-    start_s: float = 0.0,
-    duration_s: float | None = None,
+    start_s: float,
+    duration_s: float | None,
     fold: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> np.ndarray:
     """`read_audio` for an open file; consecutive stretches are read without seeking.
@@ -132,7 +133,7 @@ def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> float:
         The gain factor; 1 if it wasn't turned down.
     """
     content = wav_bytes(waveform, sample_rate)
-    write_file(path, lambda temporary: temporary.write_bytes(content))
+    write_bytes(path, content)
     return _full_scale_gain(waveform)
 
 
@@ -158,9 +159,8 @@ def find_audio(folder: Path) -> list[Path]:
         UserError: folders lie too deep in each other for Python to follow.
     """
     root = folder.resolve()
-    kinds = AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS
     try:
-        named = [path for path in folder.rglob("*") if path.suffix.lower() in kinds]
+        named = [path for path in folder.rglob("*") if path.suffix.lower() in READ_EXTENSIONS]
     except RecursionError as error:
         raise UserError(
             f"{folder}: has hundreds of folders inside one another; move the audio further up."
@@ -181,7 +181,7 @@ def find_unread(folder: Path) -> list[tuple[Path, str]]:
         hidden = hidden_part(path, folder)
         if hidden is None:
             found[path] = _why_unread(path, root)
-        elif path.suffix.lower() in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS and not (
+        elif path.suffix.lower() in READ_EXTENSIONS and not (
             # macOS keeps metadata of x.wav in ._x.wav on other systems' disks.
             path.name.startswith("._") or path.is_dir()
         ):
@@ -214,7 +214,7 @@ def _why_unread(path: Path, root: Path) -> str:
     elif path.name.lower().endswith(ARCHIVE_ENDINGS):
         if path.is_file():
             return "is an archive, which isn't opened; unpack it if there is audio in it."
-    elif kind in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS:
+    elif kind in READ_EXTENSIONS:
         if path.is_symlink() and not path.exists():
             return "is a link that leads nowhere; copy the file itself."
         if not path.is_file():

@@ -94,7 +94,7 @@ def _recording(name: str, sample_rate: int) -> np.ndarray:
     return samples
 
 
-def bass_voice(decay_s: float = 1.2, drive: float = 1.5) -> Voice:
+def bass_voice(decay_s: float, drive: float) -> Voice:
     """A voice that plays the 808 bass; hits need a pitch (MIDI, about 24 to 40).
 
     Args:

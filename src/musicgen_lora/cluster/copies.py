@@ -261,9 +261,7 @@ class Copy:
 
     def _compact(self) -> None:
         rows = "".join(json.dumps((name, *both)) + "\n" for name, both in self._notes.items())
-        atomic.write_file(
-            self._home / NOTES_FILE, lambda path: path.write_text(rows, encoding="utf-8")
-        )
+        atomic.write_bytes(self._home / NOTES_FILE, rows.encode())
 
     def _make_room(self, n_bytes: int) -> None:
         """Removes copies until there is room for what is to be fetched.

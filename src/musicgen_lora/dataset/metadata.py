@@ -22,7 +22,7 @@ import pyarrow as pa
 from musicgen_lora import atomic
 from musicgen_lora.dataset import cache as kept_tables
 from musicgen_lora.dataset.cache import STATE, compute, states_of_files
-from musicgen_lora.dataset.splits import normalise_split
+from musicgen_lora.dataset.splits import normalise_split, source_of
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats import kinds
 from musicgen_lora.formats.documents import parse_json, read_bytes
@@ -325,7 +325,7 @@ def _row(entry: dict[str, Any], where: str) -> tuple[Any, ...]:
     # Without a start, the duration is just the length of the file.
     duration_s = float(duration_s) if duration_s is not None and "start_s" in entry else None
     whole = json.dumps(entry, sort_keys=True, ensure_ascii=False)
-    return audio, texts, str(entry.get("source") or audio), split, float(start_s), duration_s, whole
+    return audio, texts, source_of(entry), split, float(start_s), duration_s, whole
 
 
 def split_clips(

@@ -1,4 +1,5 @@
-"""The names of splits, in one place for both the input of `prepare` and the dataset.
+"""The names of splits, and the sources that are split, for both the input of `prepare` and the
+dataset.
 
 If a name means "held out" to its author and "train" to the reader, the adapter is trained on its
 own test set; so unknown names are rejected, never guessed.
@@ -8,8 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from musicgen_lora.errors import UserError
 
@@ -67,3 +68,8 @@ def split_of_folders(folders: Iterable[str]) -> str | None:
         if find_split(name) is not None:
             return _folded(name)
     return None
+
+
+def source_of(entry: Mapping[str, Any]) -> str:
+    """The track that an entry's clip comes from: its own file, unless another is stated."""
+    return str(entry.get("source") or entry.get("audio"))

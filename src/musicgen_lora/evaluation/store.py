@@ -106,7 +106,7 @@ class Store:
         content = save(tensors)
         path = self._folder / f"{kind}-{_digest(content)}.safetensors"
         self._make_room(len(content))
-        atomic.write_file(path, lambda temporary: temporary.write_bytes(content))
+        atomic.write_bytes(path, content)
         self._sizes[path] = len(content)
 
     def _make_room(self, n_bytes: int) -> None:

@@ -130,7 +130,7 @@ def write_adapter(
     origin: str,
     folder: Path,
     called: str,
-    evaluation: str = "",
+    evaluation: str,
 ) -> None:
     """Writes an adapter's folder.
 

@@ -13,6 +13,7 @@ import gradio as gr
 from musicgen_lora.language.choice import Language
 from musicgen_lora.page import read_script
 from musicgen_lora.webui.page import Page
+from musicgen_lora.webui.safety import NO_LONGER
 from musicgen_lora.webui.tabs import data, evaluate, generate, models, strip, train
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.workspace import Workspace
@@ -103,7 +104,7 @@ def _bounded(process: Callable[..., Any], say: Words) -> Callable[..., Any]:
         except Exception as error:
             told = str(error)
             if isinstance(error, gr.Error) and UNLISTED in told:
-                told = say("That no longer exists; reload the page.")
+                told = say(NO_LONGER)
             elif len(told) > MAX_TOLD:
                 told = f"{told[:MAX_TOLD]} ..."
             elif not isinstance(error, gr.Error):

@@ -28,6 +28,7 @@ MAX_NAME = 60
 MAX_STEM_BYTES = 180
 """Of an upload's name: file systems take 255, and files derived from it have longer names."""
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a")
+NO_LONGER = "That no longer exists; reload the page."
 _ID = re.compile(r"[0-9a-f]{24}")
 _UNSAFE = re.compile(r"[^\w -]+")
 _FORBIDDEN = frozenset('\\/:*?"<>|')
@@ -55,7 +56,7 @@ def find(names: Iterable[str], wanted: object) -> str:
         for name in names:
             if id_of(name) == wanted:
                 return name
-    raise UserError("That no longer exists; reload the page.")
+    raise UserError(NO_LONGER)
 
 
 def folders_of(root: Path) -> list[str]:

@@ -19,7 +19,7 @@ def test_holm_is_the_textbook_s() -> None:
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
 
 
-@pytest.mark.parametrize(("n", "n_tests"), [(8, 1), (12, 3), (24, 3), (6, 1)])
+@pytest.mark.parametrize(("n", "n_tests"), [(8, 1), (24, 3), (6, 1)])
 def test_a_detectable_difference_is_found_as_often_as_it_says(n: int, n_tests: int) -> None:
     """Power of the actual sign-flip test, Holm-adjusted in a family whose other tests are null."""
     rng = np.random.default_rng(0)

@@ -49,7 +49,7 @@ def compare_losses(
     *,
     batch_size: int,
     seed: int,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep,
 ) -> Losses:
     """Teacher-forced loss of the same windows with the adapter off and on.
 

@@ -24,7 +24,6 @@ from transformers import (
     Wav2Vec2Model,
     WavLMModel,
 )
-from transformers.initialization import no_init_weights
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.errors import UserError, first_line
@@ -40,7 +39,7 @@ from musicgen_lora.model.base.folder import (
     read_base_shapes,
     without_ours,
 )
-from musicgen_lora.model.base.loading import UNLOADABLE
+from musicgen_lora.model.base.loading import UNLOADABLE, described_shapes
 from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.runtime.quiet import quiet_libraries
 
@@ -130,10 +129,7 @@ def load_listener(path: str) -> Listener:
 def _load(path: str, folder: Path, content: dict[str, Any], model_class: Any) -> PreTrainedModel:
     try:
         config = model_class.config_class.from_dict(content)
-        with torch.device("meta"), no_init_weights():
-            skeleton = model_class(config)
-        expected = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
-        check_shapes(folder, expected, read_base_shapes(folder))
+        check_shapes(folder, described_shapes(model_class, config), read_base_shapes(folder))
         model, loaded = model_class.from_pretrained(
             folder,
             config=config,

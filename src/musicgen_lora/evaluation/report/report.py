@@ -85,17 +85,13 @@ def write_report(report: Report, output_dir: Path) -> Path:
         pictures = _draw(report, output_dir)
     report["plots"] = [f"{PLOTS_FOLDER}/{name}.png" for name in pictures]
     for name, image in pictures.items():
-        atomic.write_file(output_dir / PLOTS_FOLDER / f"{name}.png", _writer(image))
+        atomic.write_bytes(output_dir / PLOTS_FOLDER / f"{name}.png", image)
     atomic.write_json(output_dir / JSON_FILE, report)
     section = evaluation_section(report)
-    atomic.write_file(output_dir / MARKDOWN_FILE, _writer(section.encode()))
+    atomic.write_bytes(output_dir / MARKDOWN_FILE, section.encode())
     page = make_page(report, pictures, *embed_sounds(sound_groups(report), output_dir))
-    atomic.write_file(output_dir / HTML_FILE, _writer(page.encode()))
+    atomic.write_bytes(output_dir / HTML_FILE, page.encode())
     return output_dir / HTML_FILE
-
-
-def _writer(content: bytes) -> Any:
-    return lambda path: path.write_bytes(content)
 
 
 def _draw(report: Report, output_dir: Path) -> dict[str, bytes]:

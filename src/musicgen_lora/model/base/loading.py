@@ -94,6 +94,13 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
     return model.eval()
 
 
+def described_shapes(model_class: Any, config: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights of the model that a config describes; nothing is allocated."""
+    with torch.device("meta"), no_init_weights():
+        skeleton = model_class(config)
+    return {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
+
+
 @quiet_libraries()
 def read_model(
     folder: Path, content: dict[str, Any], shapes: dict[str, tuple[int, ...]]
@@ -109,10 +116,7 @@ def read_model(
     model_class: Any = MODEL_CLASSES[content["model_type"]]
     config = model_class.config_class.from_dict(content)
     config._attn_implementation = ATTENTION
-    with torch.device("meta"), no_init_weights():
-        skeleton = model_class(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
-    check_shapes(folder, expected, shapes)
+    check_shapes(folder, described_shapes(model_class, config), shapes)
     model, loaded = model_class.from_pretrained(
         folder,
         config=config,

@@ -7,7 +7,6 @@ time, and PEFT is given the modules' full names; ranks are checked against the w
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -107,9 +106,7 @@ def read_adapter_config(
             "base that this leaves, not on the base itself; where it was trained, convert it with "
             "PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)."
         )
-    defaults = {
-        field.name: _default(field) for field in dataclasses.fields(LoraConfig) if field.init
-    }
+    defaults = vars(LoraConfig())
     for name, value in content.items():
         # Empty values have no effect, whatever their type.
         if name not in _FREE and value and value != defaults.get(name):
@@ -129,11 +126,6 @@ def read_adapter_config(
         return LoraConfig(**kept)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: PEFT refuses it ({shortened(str(error))}).") from error
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    made = field.default_factory
-    return field.default if made is dataclasses.MISSING else made()
 
 
 def _check_rank(path: Path, content: Mapping[str, Any], weights: Shapes) -> None:

@@ -80,7 +80,7 @@ def plan_clips(
     max_s: float,
     min_window_s: float,
     min_clip_s: float,
-    repeat_to_s: float | None = None,
+    repeat_to_s: float | None,
     parts: Sequence[FilePart] = (),
 ) -> list[ClipPlan]:
     """The clips of a file.

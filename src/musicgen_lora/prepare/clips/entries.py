@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.dataset.splits import Split, normalise_split
+from musicgen_lora.dataset.splits import Split, normalise_split, source_of
 from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.prepare.clips.cut import ClipPlan
 from musicgen_lora.prepare.clips.windows import own_segment
@@ -45,7 +45,7 @@ def describe_clip(
     record: Analysis,
     plan: ClipPlan,
     *,
-    window: Segment | None = None,
+    window: Segment | None,
     heard: Facts,
     wording: Wording,
 ) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def clip_key(digest: str, at_s: float) -> tuple[str, float]:
 def listed_sources(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """The source that the dataset states for each file it has clips of, by digest."""
     return {
-        str(entry["made_from"]): str(entry.get("source") or entry.get("audio"))
+        str(entry["made_from"]): source_of(entry)
         for entry in entries
         if "made_from" in entry and not is_marked(entry, CUT_ANEW)
     }
@@ -180,7 +180,7 @@ def listed_sides(entries: Iterable[Mapping[str, Any]], metadata: Path) -> dict[s
     """
     sides: dict[str, set[Split]] = {}
     for index, entry in enumerate(entries, 1):
-        stated = sides.setdefault(str(entry.get("source") or entry.get("audio")), set())
+        stated = sides.setdefault(source_of(entry), set())
         split = normalise_split(entry.get("split"), f"{metadata}: entry {index}")
         stated |= {split} if split is not None else set()
     return sides

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from musicgen_lora.dataset.splits import source_of
 from musicgen_lora.prepare.clips.cleaning import near_duplicates
 from musicgen_lora.prepare.clips.entries import listed_sides, listed_sources
 from musicgen_lora.prepare.clips.sources import hear_sources, settle_sources
@@ -141,5 +142,5 @@ class Selection:
 
 
 def _of_source(entry: Entry, renamed: Mapping[str, str]) -> Entry:
-    source = str(entry.get("source") or entry.get("audio"))
+    source = source_of(entry)
     return {**entry, "source": renamed[source]} if source in renamed else entry

@@ -158,4 +158,4 @@ def read_kept(path: Path, kind: type[K], digest: str) -> K | None:
 def keep(path: Path, record: Any) -> None:
     """Writes a record for `read_kept`, whole or not at all."""
     text = json.dumps(plain(dataclasses.asdict(record)), allow_nan=False)
-    atomic.write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    atomic.write_bytes(path, text.encode())

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
+from musicgen_lora.audio.files import READ_EXTENSIONS
 from musicgen_lora.errors import UserError
 
 
@@ -28,7 +28,7 @@ def _folded(name: str) -> str:
 def _bare(name: str) -> str:
     """The name as in `_folded`, without an audio extension."""
     path = PurePosixPath(_folded(name))
-    is_audio = path.suffix in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS
+    is_audio = path.suffix in READ_EXTENSIONS
     return str(path.with_suffix("")) if is_audio and path.stem else str(path)
 
 

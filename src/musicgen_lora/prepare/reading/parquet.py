@@ -15,12 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import (
-    AUDIO_EXTENSIONS,
-    FFMPEG_EXTENSIONS,
-    hidden_part,
-    is_inside,
-)
+from musicgen_lora.audio.files import READ_EXTENSIONS, hidden_part, is_inside
 from musicgen_lora.errors import UserError
 from musicgen_lora.runtime.memory import memory_bounded
 from musicgen_lora.runtime.workers import Failure, run_tasks
@@ -122,10 +117,10 @@ def _write_audio(
             named = PurePosixPath(str(cell.get("path") or "")) if is_struct else PurePosixPath()
             suffix = named.suffix.lower()
             # The decoder goes by the content; the extension only has to be a supported one.
-            suffix = suffix if suffix in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS else ".wav"
+            suffix = suffix if suffix in READ_EXTENSIONS else ".wav"
             target = audio_dir / f"{row:06d}{suffix}"
             if not target.is_file() or target.read_bytes() != data:
-                atomic.write_file(target, lambda temporary, data=data: temporary.write_bytes(data))
+                atomic.write_bytes(target, data)
             yield target.name, record
 
 

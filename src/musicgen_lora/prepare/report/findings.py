@@ -10,7 +10,7 @@ import numpy as np
 
 from musicgen_lora.audio.fold import BASS_BELOW_HZ, cancelled_bands
 from musicgen_lora.audio.stream import CUT_SHORT, ends_early
-from musicgen_lora.dataset.splits import find_split
+from musicgen_lora.dataset.splits import find_split, source_of
 from musicgen_lora.extras import install_command
 from musicgen_lora.model.text.reading import describe_readings, t5_reader
 from musicgen_lora.model.text.wording import english_of
@@ -222,7 +222,7 @@ def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         advice.append(
             f"{unsaid} of {len(texts)} captions mention none of: {', '.join(ADVISED_WORDS)}."
         )
-    sources = {entry.get("source") or entry.get("audio") for entry in entries}
+    sources = set(map(source_of, entries))
     if len(sources) < 5 <= len(entries):
         advice.append(
             f"All clips come from {count(len(sources), 'source')}, so the validation loss says "

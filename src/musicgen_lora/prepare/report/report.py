@@ -19,6 +19,7 @@ from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import working
+from musicgen_lora.dataset.splits import source_of
 from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.listening.pitch.key_names import usual_key
 from musicgen_lora.page import data_uri, render_page
@@ -97,7 +98,7 @@ def report(settings: PrepareSettings, console: Console, prepared: Prepared) -> N
     with working(console, "writing the report"):
         page = make_page(content, _shown_clips(entries, settings.output_dir))
     target = settings.output_dir / HTML_FILE
-    atomic.write_file(target, lambda path: path.write_text(page, encoding="utf-8"))
+    atomic.write_bytes(target, page.encode())
     console.print(f"Report: {target}")
 
 
@@ -119,7 +120,7 @@ def _content(
             "refreshed_clips": prepared.n_refreshed,
             "clips": len(entries),
             "skipped_clips": len(skipped),
-            "sources": len({str(e.get("source") or e.get("audio")) for e in entries}),
+            "sources": len(set(map(source_of, entries))),
             "new_minutes": round(_seconds(prepared.new) / 60.0, 1),
             "minutes": round(_seconds(entries) / 60.0, 1),
         },

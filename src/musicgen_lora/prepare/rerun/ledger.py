@@ -112,8 +112,7 @@ class Ledger(BaseModel):
 
     def write(self, path: Path) -> None:
         """Writes the ledger, whole or not at all."""
-        text = self.model_dump_json()
-        atomic.write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        atomic.write_bytes(path, self.model_dump_json().encode())
 
     def settings_of(self, digest: str) -> dict[str, Any] | None:
         """What a file's clips were made with; None where that isn't known."""

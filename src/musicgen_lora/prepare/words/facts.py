@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
+from musicgen_lora.audio.files import READ_EXTENSIONS
 from musicgen_lora.dataset.caption_words import stated_bpm
 from musicgen_lora.listening.pitch.key_names import find_key
 from musicgen_lora.model.text.wording import english_of
@@ -146,7 +146,7 @@ def facts_from_name(name: str, source: str = "file name") -> Facts:
         name: with or without an audio extension, as in `trap_140bpm_Cm.wav`.
     """
     path = PurePosixPath(name.replace("/", " "))
-    stem = path.stem if path.suffix.lower() in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS else path.name
+    stem = path.stem if path.suffix.lower() in READ_EXTENSIONS else path.name
     words = re.sub(r"[\s_()\[\]{},;~+@]+", " ", english_of(stem))
     # DarkTrap is two words, F#min is one.
     words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", words)

@@ -183,4 +183,4 @@ def cut_metrics(output_dir: Path, step: int) -> None:
         row = _row(line)
         if row is not None and row.get("step", 0) <= step and row["event"] != "effect":
             kept.append(line + "\n")
-    atomic.write_file(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
+    atomic.write_bytes(path, "".join(kept).encode())

@@ -16,7 +16,7 @@ from musicgen_lora.webui.edits import row_of
 from musicgen_lora.webui.forms import Setting, changed, form_of, written
 from musicgen_lora.webui.kept import Kept, wanted
 from musicgen_lora.webui.page import FIELD_WIDTH, PRIVATE, SLIDER_WIDTH, Page, chosen, side_by_side
-from musicgen_lora.webui.safety import folders_of, id_of
+from musicgen_lora.webui.safety import NO_LONGER, folders_of, id_of
 from musicgen_lora.webui.tabs import history
 from musicgen_lora.webui.tabs.recordings import ANEW, AskedRecording, Fields
 from musicgen_lora.webui.words import beginning
@@ -288,7 +288,7 @@ class Form:
         asked = asked if isinstance(asked, dict) else {}
         act, target = asked.get("act"), asked.get("target")
         if act not in history.ACTS:
-            raise UserError("That no longer exists; reload the page.")
+            raise UserError(NO_LONGER)
         if act == history.REMOVE:
             place = self._work.remove_sound(target)
             gr.Info(self._page.words("Moved to {folder}", folder=escape(str(place))))

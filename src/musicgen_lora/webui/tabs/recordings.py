@@ -11,7 +11,7 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.page import QUIET, Page
-from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.safety import NO_LONGER, id_of
 from musicgen_lora.webui.words import beginning
 from musicgen_lora.webui.workspace import Choices, Workspace, facts_of
 
@@ -58,7 +58,7 @@ class AskedRecording:
             bars = {"from_bar": self.from_bar, "to_bar": self.to_bar}
             return {"regenerate": path} | bars
         if self.kind != GO_ON:
-            raise UserError("That no longer exists; reload the page.")
+            raise UserError(NO_LONGER)
         seconds = {"continue_at": self.at_s, "heard": self.heard_s}
         given = {name: value for name, value in seconds.items() if str(value or "").strip()}
         return {"continue_from": path} | given

@@ -9,6 +9,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.labels import with_labels
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, quiet
+from musicgen_lora.webui.safety import NO_LONGER
 from musicgen_lora.webui.work.job import Job
 from musicgen_lora.webui.work.strip import BEGIN, GO_ON, STOP, shown_of, strip
 
@@ -82,7 +83,7 @@ def build(page: Page) -> None:
         act, job_id = map((asked if isinstance(asked, dict) else {}).get, ("act", "job"))
         acts = {STOP: jobs.stop, GO_ON: jobs.again, BEGIN: jobs.start_beside}
         if act not in acts:
-            raise UserError("That no longer exists; reload the page.")
+            raise UserError(NO_LONGER)
         acts[act](str(job_id))
 
     pressed = shown.click(page.guarded(press), None, None, **PRIVATE)
