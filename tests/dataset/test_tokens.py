@@ -270,6 +270,30 @@ def test_a_file_that_is_replaced_while_clips_are_encoded_gives_no_codes_under_it
     assert np.array_equal(store[0].T, model.encode([read_audio(path, RATE)])[0])
 
 
+def test_a_dataset_that_vanishes_while_it_is_encoded_is_named_and_not_made_again(
+    tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clips were told to be broken, and codes written to what is a drive's mount point."""
+    data, away, original = tmp_path / "data", tmp_path / "away", encoding.encode_clips
+    make_dataset(data, [0.5, 0.4])
+
+    def vanishing(clips, model):
+        codes = original(clips, model)
+        if data.exists():
+            data.rename(away)
+        return codes
+
+    monkeypatch.setattr(encoding, "encode_clips", vanishing)
+    clips = load_dataset(data)
+    ids = clip_ids(clips, data)
+    with pytest.raises(RunError, match="data: was moved"):
+        tokens.tokenise_clips(clips, ids, model, data)
+    assert not data.exists()
+    monkeypatch.undo()
+    away.rename(data)
+    assert len(tokens.tokenise_clips(clips, ids, model, data)) == 2
+
+
 def test_a_file_that_is_touched_or_copied_again_while_clips_are_encoded_is_the_same(
     tmp_path: Path, model
 ) -> None:

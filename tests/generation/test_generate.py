@@ -14,7 +14,7 @@ from trainer import file_hashes
 from musicgen_lora.cli import main
 from musicgen_lora.commands.flags import parse_settings
 from musicgen_lora.config import GenerateSettings
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.generation import generate
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.model.lora.adapter import read_adapter
@@ -133,3 +133,23 @@ def test_what_a_killed_run_left_goes_and_what_is_being_written_stays(
     with locks.locked(tmp_path), pytest.raises(UserError, match="in use by another run"):
         play(tiny_model_dir, tmp_path, prompts=["808"])
     assert other.is_file()
+
+
+def test_an_output_folder_that_is_moved_meanwhile_is_told(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips that are not where they were said to be would count as made."""
+    folder, write = tmp_path / "out", generate.write_clip
+
+    def moving(*args: Any) -> Path:
+        path = write(*args)
+        if not (tmp_path / "away").exists():
+            folder.rename(tmp_path / "away")
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "write_clip", moving)
+        with pytest.raises(RunError, match="out: was moved, deleted or replaced"):
+            play(tiny_model_dir, folder, batch_size=1)
+    assert len(list((tmp_path / "away").glob("*.wav"))) == 1
+    assert all(path.is_file() for path in play(tiny_model_dir, folder, batch_size=1))

@@ -13,7 +13,7 @@ import soundfile
 
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import RunError
 from musicgen_lora.prepare import prepare
 from musicgen_lora.prepare.hearing.analyse import read_record
 
@@ -84,10 +84,34 @@ def test_a_file_that_changes_is_left_out_until_the_next_run(
     assert made_from["changes.wav"] == sha256_file(changing)
 
 
+@pytest.mark.parametrize("gone", ["in", "out"])
+@pytest.mark.parametrize("step", ["files analysed", "files cut"])
 def test_a_folder_that_vanishes(
+    step: str, gone: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some files are read or written by then: what is left would pass for the whole dataset."""
+    metadata = tmp_path / "out" / "metadata.json"
+    settings = PrepareSettings(input_dir=folder, output_dir=tmp_path / "out", num_workers=1)
+    with monkeypatch.context() as patch:
+        before(patch, step, lambda: (tmp_path / gone).rename(tmp_path / "away"))
+        with pytest.raises(RunError, match=rf"{gone}: was moved, deleted or replaced"):
+            prepare.prepare_dataset(settings)
+    assert not metadata.exists()
+    if gone == "in":
+        (tmp_path / "away").rename(folder)
+    prepare.prepare_dataset(settings)
+    assert len(json.loads(metadata.read_text())) == 2
+
+
+def test_an_input_folder_that_was_away_takes_no_clip_out_of_training(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its clips would be marked to be skipped, as those of deleted files are."""
     settings = PrepareSettings(input_dir=folder, output_dir=tmp_path / "out", num_workers=1)
+    metadata = prepare.prepare_dataset(settings)
+    content = metadata.read_text()
+    tone(folder / "new.wav", 550.0)
     before(monkeypatch, "files analysed", lambda: folder.rename(tmp_path / "away"))
-    with pytest.raises(UserError, match="none of its files is usable"):
+    with pytest.raises(RunError, match="in: was moved"):
         prepare.prepare_dataset(settings)
+    assert metadata.read_text() == content

@@ -54,7 +54,7 @@ START_METHODS = {"fork", "forkserver"}
 GUARDED = {
     # Each asks first whether the system has it; the name says how.
     "formats/arrays.py": ("os.pread",),
-    "generation/decoding/choices.py": ("/proc/cpuinfo",),
+    "runtime/processor.py": ("/proc/cpuinfo",),
     "given.py": ("os.statvfs",),
     "runtime/memory.py": ("resource", "os.sysconf", "/proc/self/statm"),
     "runtime/workers.py": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from trainer import file_hashes, interrupt_after
 
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
+from musicgen_lora.runtime.processor import processor
 from musicgen_lora.training import data as run_data
 from musicgen_lora.training import train, trainer
 from musicgen_lora.training.train import train_lora
@@ -240,8 +242,65 @@ def test_a_run_that_goes_on_in_another_precision_says_so_and_does(
     capsys.readouterr()
     assert train_lora(settings)["precision"] == "fp32"
     said = " ".join(capsys.readouterr().out.split())
-    assert "trained in bf16 so far; here it goes on in fp32, so it won't quite equal" in said
+    assert "trained with bf16 so far; here it goes on with fp32, so it won't quite equal" in said
     assert used == ["bf16", "fp32"]
+
+
+def test_a_run_that_goes_on_on_another_machine_says_so_and_records_it(
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Another number of threads rounds differently: the weights differ from there on."""
+    settings = tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=3)
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch)
+        with pytest.raises(SystemExit):
+            train_lora(settings)
+    path = settings.output_dir / "run.json"
+    run = json.loads(path.read_text())
+    assert run["computing"] == {"chip": processor(), "threads": 1, "processes": 1}
+    run["computing"] |= {"threads": 3, "processes": 2, "chip": "Another CPU"}
+    run["versions"]["torch"] = "2.1"
+    path.write_text(json.dumps(run))
+    capsys.readouterr()
+    finished = train_lora(settings)
+    said = " ".join(capsys.readouterr().out.split())
+    pairs = {
+        "Another CPU": processor(),
+        "3 threads": "1 thread",
+        "2 processes": "a single process",
+        "torch 2.1": f"torch {torch.__version__}",
+    }
+    for before, now in pairs.items():
+        assert f"was trained with {before} so far; here it goes on with {now}, so it won" in said
+    assert "To go on with as many threads as before, set OMP_NUM_THREADS=3" in said
+    assert finished["computing"] == {"chip": processor(), "threads": 1, "processes": 1}
+    assert finished["versions"]["torch"] == torch.__version__
+
+
+def test_a_run_that_goes_on_as_before_says_nothing_of_it(
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nor one of a release that didn't record with what it was computed."""
+    settings = tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=4)
+    for after, forget in ((1, False), (2, True), (9, True)):
+        with monkeypatch.context() as patch:
+            interrupt_after(after, patch)
+            with pytest.raises(SystemExit) if after < 4 else nullcontext():
+                train_lora(settings)
+        assert "so far; here" not in capsys.readouterr().out
+        path = settings.output_dir / "run.json"
+        run = json.loads(path.read_text())
+        if forget:
+            del run["computing"]
+            path.write_text(json.dumps(run))
 
 
 def test_two_runs_in_the_same_second_are_both_kept(

@@ -30,6 +30,7 @@ from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.errors import AudioError, audio_unread
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.runtime.allocator import keep_freed_memory
+from musicgen_lora.runtime.locks import lost
 from musicgen_lora.runtime.pool import torch_threads
 
 CLIPS_PER_SHARD = 250
@@ -290,7 +291,13 @@ def write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:
     Args:
         folder: the codec's, named by its fingerprint.
         codes: of the clips, `[T, K]` uint16 each.
+
+    Raises:
+        RunError: the dataset is gone, and would be made again with nothing but this in it.
     """
+    dataset = folder.parents[1]
+    if not dataset.is_dir():
+        raise lost(dataset)
     name = shard_name(folder, ids)
     lengths = [len(clip) for clip in codes]
     table = pa.table(

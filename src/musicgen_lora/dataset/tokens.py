@@ -28,6 +28,7 @@ from musicgen_lora.dataset.metadata import Clip, compute
 from musicgen_lora.errors import RIGHTS_FAULTS, UserError, audio_unread
 from musicgen_lora.formats.arrays import ArrayFile, open_array
 from musicgen_lora.model.base_model import BaseModel
+from musicgen_lora.runtime.locks import staying
 
 MOST_OPEN = 100
 """Shards open at once: systems allow 256 or 1,024 open files."""
@@ -219,13 +220,14 @@ def tokenise_clips(
 
     Raises:
         UnencodedClips: files cannot be used. All others are encoded.
+        RunError: the dataset was moved or deleted meanwhile.
     """
     folder = data_dir / "tokens" / model.codec.fingerprint
     # A dataset that is already encoded may be read-only.
     store, lacking = find_codes(folder, ids)
     if not len(lacking):
         return store
-    with _held(folder):
+    with staying(data_dir), _held(folder):
         atomic.sweep(folder)
         # This may sweep a table that another process is writing there, which is then made again.
         atomic.sweep(folder.parent)
@@ -234,10 +236,10 @@ def tokenise_clips(
             return store
         plan = ShardPlan(clips, ids, lacking.tolist())
         reasons = (encode or encode_here)(plan, model, folder, on_clip)
-    if reasons:
-        # Only one of several copies was tried; all are reported.
-        rows: list[int] = [row for row in lacking.tolist() if ids[row] in reasons]
-        raise UnencodedClips({clips[row].name: reasons[ids[row]] for row in rows})
+        if reasons:
+            # Only one of several copies was tried; all are reported.
+            rows: list[int] = [row for row in lacking.tolist() if ids[row] in reasons]
+            raise UnencodedClips({clips[row].name: reasons[ids[row]] for row in rows})
     return find_codes(folder, ids, model.shape.special)[0]
 
 

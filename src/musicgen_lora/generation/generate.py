@@ -35,7 +35,7 @@ from musicgen_lora.generation.wanted import check_request
 from musicgen_lora.given import added_sentence, added_strengths
 from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.plural import count
-from musicgen_lora.runtime.locks import locked
+from musicgen_lora.runtime.locks import locked, staying
 
 
 @at_any_place("generate")
@@ -79,11 +79,12 @@ def _generate(settings: GenerateSettings) -> list[Path]:
     is_heard = settings.play or settings.stdout is not None
     written = Written(settings.output_dir, [] if is_heard else session.orders)
     began = time.monotonic()
-    if settings.ray is None:
-        made = _play_here(settings, session, written, console)
-    else:
-        with open_engine(settings.ray) as engine:
-            made = _play_there(settings, session, written, engine, console)
+    with staying(settings.output_dir):
+        if settings.ray is None:
+            made = _play_here(settings, session, written, console)
+        else:
+            with open_engine(settings.ray) as engine:
+                made = _play_there(settings, session, written, engine, console)
     elapsed = time.monotonic() - began
     if made.n_kept:
         console.print(f"Kept from before: {made.n_kept} of {count(len(made.paths), 'clip')}.")

@@ -52,7 +52,7 @@ from musicgen_lora.prepare.rerun.shared_metadata import SharedMetadata
 from musicgen_lora.prepare.rerun.succession import CUT_ANEW, Entry, is_marked, succeed
 from musicgen_lora.prepare.words.captions import Wording
 from musicgen_lora.prepare.words.facts import Facts
-from musicgen_lora.runtime.locks import locked
+from musicgen_lora.runtime.locks import locked, staying
 from musicgen_lora.runtime.workers import LIMIT_S, Failure
 
 ANALYSIS_FOLDER = "analysis"
@@ -92,15 +92,15 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
     if settings.tagger == "clap":
         check_clap(settings.clap_path)
     output = settings.output_dir
-    with locked(output), atomic.swept(output, output / ANALYSIS_FOLDER, output / "train"):
-        # Read under the lock: another run may have just written it.
-        metadata = SharedMetadata(settings.output_dir / settings.metadata_file)
+    parts = (output, output / ANALYSIS_FOLDER, output / "train")
+    with locked(output) as here, staying(settings.input_dir) as there, atomic.swept(*parts):
+        # Read under the lock: another run may have just written it. And not written if a folder is
+        # gone: what was found in the input until then would pass for all of it.
+        metadata = SharedMetadata(output / settings.metadata_file, (here, there))
         remarks = Remarks(settings.input_dir)
         with working(console, "looking for files"):
-            inputs, dropped = find_inputs(
-                settings.input_dir, settings.output_dir, metadata.path, remarks
-            )
-        (settings.output_dir / ANALYSIS_FOLDER).mkdir(parents=True, exist_ok=True)
+            inputs, dropped = find_inputs(settings.input_dir, output, metadata.path, remarks)
+        (output / ANALYSIS_FOLDER).mkdir(parents=True, exist_ok=True)
         with open_engine(settings.ray, settings.num_workers) as engine:
             run = _Run(settings, settings.input_dir, console, metadata, dropped, remarks, engine)
             return run.prepare(inputs)

@@ -1,9 +1,10 @@
-"""Locks for folders that commands write to."""
+"""Folders that commands work in: locked by one process, and watched for leaving their place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,8 +19,8 @@ class InUse(UserError):
 
 
 @contextmanager
-def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Makes the folder if need be, and locks it for this process.
+def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[Callable[[], None]]:
+    """Makes the folder if need be, and locks it for this process. Gives `staying`'s check.
 
     Args:
         wait_s: how long to wait for another process to release it.
@@ -27,7 +28,7 @@ def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     Raises:
         InUse: another process keeps using it.
         UserError: it can't be made, or is named by a URL.
-        RunError: the disk is full or broken.
+        RunError: the disk is full or broken, or the folder didn't stay.
     """
     check_is_folder(folder)
     try:
@@ -42,9 +43,56 @@ def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         kind = RunError if error.errno in DISK_FAULTS else UserError
         raise kind(f"{folder}: cannot be written ({error.strerror}).") from error
     try:
-        yield
+        with staying(folder) as check:
+            yield check
     finally:
         lock.release()
+
+
+@contextmanager
+def staying(folder: Path) -> Iterator[Callable[[], None]]:
+    """Ends work with an error if its folder is no longer the one that it began in. Whoever writes a
+    file makes the folders around it, so that a half of the results would lie in a new folder of the
+    same name, and pass for all of them.
+
+    Gives a check to be made before what can't be undone.
+
+    Raises:
+        RunError: the folder was moved, deleted or replaced, whatever else failed because of that.
+    """
+    if os.name == "nt":
+        # Where no folder can be opened, or moved while a file in it is open.
+        yield lambda: None
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        began_in = os.fstat(descriptor)
+
+        def check() -> None:
+            with suppress(OSError):
+                if os.path.samestat(began_in, os.stat(folder)):
+                    return
+            raise lost(folder)
+
+        try:
+            yield check
+        except Exception as error:
+            try:
+                check()
+            except RunError as cause:
+                raise cause from error
+            raise
+        check()
+    finally:
+        os.close(descriptor)
+
+
+def lost(folder: Path) -> RunError:
+    """The error for a folder that didn't stay."""
+    return RunError(
+        f"{folder}: was moved, deleted or replaced while it was in use, so something is missing "
+        "from the results; put it back, or give its new place, and run the command again."
+    )
 
 
 def in_use(folder: Path) -> bool:

@@ -42,6 +42,7 @@ from musicgen_lora.training.memory import checkpoint_layers
 from musicgen_lora.training.optimizers import make_optimizers
 from musicgen_lora.training.previews import PREVIEW_S, with_previews
 from musicgen_lora.training.record import run_folder
+from musicgen_lora.training.record.computing import computing, what_changed
 from musicgen_lora.training.record.curves import draw_curves
 from musicgen_lora.training.record.identity import (
     data_facts,
@@ -243,6 +244,7 @@ def _begin(
         versions=library_versions(),
         device=str(processes.device()),
         precision=precision,
+        computing=computing(),
         base=base,
         data=data_facts(settings, data.clips, data.ids, data.train, data.held_out),
         base_loss=base_loss,
@@ -259,14 +261,18 @@ def _begin(
 
 def _going_on(run: Run, settings: TrainSettings, precision: str, console: Console) -> Run:
     """An unfinished run as it goes on here, perhaps in another folder and on another device. Says
-    so if that changes its precision."""
-    if precision != run.precision:
-        console.print(
-            f"This run was trained in {run.precision} so far; here it goes on in {precision}, so "
-            "it won't quite equal an unbroken one.",
-            style="yellow",
-        )
-    return replace(run, output_dir=str(settings.output_dir.resolve()), precision=precision)
+    so if that changes how it is computed."""
+    now = replace(
+        run,
+        output_dir=str(settings.output_dir.resolve()),
+        device=str(processes.device()),
+        precision=precision,
+        computing=computing(),
+        versions=library_versions(),
+    )
+    for said in what_changed(run, now):
+        console.print(said, style="yellow")
+    return now
 
 
 def _make_trained(inputs: RunInputs, run: Run, console: Console) -> Trained:

@@ -10,9 +10,7 @@ option is taken.
 
 from __future__ import annotations
 
-import functools
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import named, text
 from musicgen_lora.runtime.cache import cache_root
+from musicgen_lora.runtime.processor import processor
 
 FILE = "choices.json"
 CLEARLY = 1.06
@@ -37,17 +36,6 @@ HOPELESS = 2.5
 """An option this many times slower than the best is not timed again."""
 LONGEST_WAIT_S = 10.0
 """For another process that is saving its choice."""
-
-
-@functools.cache
-def processor() -> str:
-    """This computer's processor, with the instruction set that torch uses."""
-    name = platform.processor() or platform.machine()
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next((line.partition(":")[2] for line in lines if "model name" in line), name)
-    return f"{name.strip()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def kept_choice(

@@ -6,7 +6,7 @@ against other runs, and the file is read again and merged before each write.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,16 @@ _MISSING = object()
 class SharedMetadata:
     """The entries of a metadata file, which is rewritten repeatedly; the dataset must be locked.
 
+    Args:
+        before_writing: called then; nothing is written if they raise.
+
     Raises:
         UserError: the file exists and is not metadata.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, before_writing: Sequence[Callable[[], None]] = ()) -> None:
         self.path = path
+        self._before_writing = before_writing
         self.exists = path.exists()
         self._first: list[Entry] = read_entries(path) if self.exists else []
         self._intended = list(self._first)
@@ -48,6 +52,8 @@ class SharedMetadata:
         Raises:
             UserError: the file is no longer metadata; nothing is written.
         """
+        for check in self._before_writing:
+            check()
         merged = list(entries)
         # Edits from before the last write are in the file but not in `entries`.
         self.was_edited |= self._look() != self._digest

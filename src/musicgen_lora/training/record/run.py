@@ -22,6 +22,14 @@ _KINDS = fields(
         "precision": one_of("fp32", "bf16", "fp16"),
         **dict.fromkeys(("settings", "versions", "base", "data"), AN_OBJECT),
         "base_loss": or_null(fields({"loss": real(0.0, 1e6)})),
+        "computing": fields(
+            {},
+            {
+                "chip": text(),
+                "threads": or_null(integer(1, 10**6)),
+                "processes": integer(1, 10**6),
+            },
+        ),
         "steps": integer(0, 10**12),
         "best": or_null(AN_OBJECT),
         "effect": AN_OBJECT,
@@ -41,8 +49,9 @@ class Run:
         output_dir: absolute path.
         started: start time, local.
         settings: as JSON values, with those decided for this run filled in.
-        device: the device that it started on.
+        device: the device that it was last started on.
         precision: of the frozen base.
+        computing: `chip`, `threads` and `processes` (`record/computing.py`).
         base: `path`, `fingerprint`, `class` and `trained_duration_s`.
         data: what it uses of its dataset, with the held-out clips by name.
         base_loss: the base's before the first step: `loss`, `codebooks`, `held_out`.
@@ -61,6 +70,7 @@ class Run:
     versions: dict[str, Any] = field(default_factory=dict)
     device: str = ""
     precision: str = "fp32"
+    computing: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     base_loss: dict[str, Any] | None = None
