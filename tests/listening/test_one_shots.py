@@ -36,7 +36,7 @@ def test_sounds_with_more_than_one_onset(name: str) -> None:
 
 
 def test_a_bass_note() -> None:
-    note = bass_voice(0.6)(Hit(0.0, pitch=30.0), None, RATE)[None]
+    note = bass_voice(0.6, 1.5)(Hit(0.0, pitch=30.0), None, RATE)[None]
     assert is_one_shot(note, RATE)
     assert not is_one_shot(np.concatenate([note[:, :RATE], note], axis=1), RATE)
 

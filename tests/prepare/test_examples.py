@@ -70,7 +70,7 @@ def test_bass_sounds_at_its_pitch(pitch: int) -> None:
 
 
 def test_bass_glides_smoothly_to_the_target() -> None:
-    note = bass_voice(1.5)(Hit(0, pitch=28, glide_to=40), 2.0, RATE)
+    note = bass_voice(1.5, 1.5)(Hit(0, pitch=28, glide_to=40), 2.0, RATE)
     early, late = note[RATE // 8 : 7 * RATE // 8], note[round(1.72 * RATE) : 2 * RATE]
     assert loudest_hz(early) == pytest.approx(midi_hz(28), rel=0.03)
     assert loudest_hz(late) == pytest.approx(midi_hz(40), rel=0.03)
@@ -79,7 +79,7 @@ def test_bass_glides_smoothly_to_the_target() -> None:
 
 
 def test_bass_follows_its_length() -> None:
-    voice = bass_voice(1.5)
+    voice = bass_voice(1.5, 1.5)
     assert len(voice(Hit(0, pitch=30), 0.5, RATE)) == pytest.approx(0.53 * RATE, abs=1)
     assert len(voice(Hit(0, pitch=30), None, RATE)) == pytest.approx(7.53 * RATE, abs=1)
     with pytest.raises(ValueError, match="pitch"):
