@@ -22,8 +22,8 @@ def decibels(power: float) -> float:
 
 
 def level_db(waveform: np.ndarray) -> float:
-    """The level of `[C, N]` without its DC offset, which nobody hears; 0 dB for no samples."""
-    return decibels(float(np.var(waveform, axis=1).mean())) if waveform.size else 0.0
+    """The level of `[C, N]` without its DC offset, which nobody hears; `FLOOR_DB` if empty."""
+    return decibels(float(np.var(waveform, axis=1).mean()) if waveform.size else 0.0)
 
 
 def blocks(waveform: np.ndarray) -> Iterator[np.ndarray]:

@@ -146,6 +146,8 @@ def levelled(
         wanted_db = target_lufs - loudness if math.isfinite(loudness) else 0.0
     gain_db = min(wanted_db, room_db)
     found = _amplified(waveform, gain_db)
+    if not FORMATS[kind].is_lossy:
+        return found, gain_db
     _, fall_db = _fitting(found, sample_rate, FORMATS[kind])
     return _amplified(found, fall_db), gain_db + fall_db
 
