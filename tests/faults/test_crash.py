@@ -18,7 +18,7 @@ import pytest
 import torch
 from made_datasets import make_dataset, read_rows, timeless, tiny_settings
 from safetensors.torch import load_file
-from trainer import interrupt_after, run_training, start_training, wait_until
+from trainer import run_training, start_training, train_interrupted, wait_until
 
 from musicgen_lora import atomic
 from musicgen_lora.cli import main
@@ -113,10 +113,7 @@ def test_kill_9_at_any_moment_loses_nothing(
 def stopped(data: Path, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped after step 5, with checkpoints of steps 3, 4 and 5."""
     output_dir = tmp_path_factory.mktemp("stopped") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(5, patch)
-        with pytest.raises(SystemExit):
-            train_lora(busy_settings(tiny_model_dir, data, output_dir))
+    train_interrupted(busy_settings(tiny_model_dir, data, output_dir), 5)
     names = sorted(path.name for path in (output_dir / "checkpoints").iterdir())
     assert names == ["step-000003", "step-000004", "step-000005"]
     return output_dir
@@ -187,10 +184,7 @@ def test_damaged_checkpoints_do_not_push_out_sound_ones(
     shutil.copytree(stopped, output_dir)
     for step in (4, 5):
         flip(output_dir / "checkpoints" / f"step-00000{step}" / "state.json", 0.5)
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(4, patch)
-        with pytest.raises(SystemExit):
-            train_lora(busy_settings(tiny_model_dir, data, output_dir, keep_checkpoints=1))
+    train_interrupted(busy_settings(tiny_model_dir, data, output_dir, keep_checkpoints=1), 4)
     found = newest_checkpoint(output_dir / "checkpoints", print)
     assert found is not None
     assert found.name == "step-000004"
@@ -254,10 +248,7 @@ def test_a_signal_saves_and_leaves(
     assert checkpoint.name == f"step-{last:06d}"
     assert json.loads((output_dir / "run.json").read_text())["status"] == "interrupted"
     assert f"Stopped after step {last}" in log.read_text()
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(last + 1, patch)
-        with pytest.raises(SystemExit):
-            train_lora(settings)
+    train_interrupted(settings, last + 1)
     steps = [row["step"] for row in read_rows(output_dir, "train")]
     assert steps == list(range(1, last + 2))
 

@@ -12,7 +12,7 @@ import pytest
 from full_disk import files_up_to
 from made_datasets import RATE, beat, make_dataset, tiny_settings
 from safetensors import SafetensorError
-from trainer import file_hashes, interrupt_after
+from trainer import file_hashes, train_interrupted
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import write_wav
@@ -41,10 +41,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_best_model(
         tiny_model_dir, data, output_dir, num_epochs=100, max_steps=4, save_every=1
     )
     settings.validate_every = 2
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(2, patch)
-        with pytest.raises(SystemExit):
-            train_lora(settings)
+    train_interrupted(settings, 2)
     before = file_hashes(output_dir)
     size = (output_dir / "checkpoints" / "step-000002" / "optimizer.safetensors").stat().st_size
     words = ["train", "--model_path", tiny_model_dir, "--data_dir", data]

@@ -15,7 +15,7 @@ from adapters import add_lora
 from harm.pickles import put_pickle
 from made_datasets import make_dataset, tiny_settings
 from tiny import make_tiny_musicgen
-from trainer import interrupt_after
+from trainer import train_interrupted
 
 from musicgen_lora import atomic
 from musicgen_lora.dataset.tokens import find_codes
@@ -84,10 +84,7 @@ def stopped(base_dir: Path, tmp_path_factory: pytest.TempPathFactory):
     root = tmp_path_factory.mktemp("stopped")
     data = make_dataset(root / "data", [0.4] * 4)
     settings = tiny_settings(base_dir, data, root / "out", max_steps=4, ema_decay=0.9, num_epochs=9)
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(2, patch)
-        with pytest.raises(SystemExit):
-            train_lora(settings)
+    train_interrupted(settings, 2)
     return settings
 
 

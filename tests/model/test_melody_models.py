@@ -11,7 +11,7 @@ import pytest
 import torch
 from made_datasets import RATE, beat, make_dataset, sine, timeless, tiny_settings
 from safetensors.torch import load_file
-from trainer import interrupt_after
+from trainer import train_interrupted
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cli import main
@@ -42,13 +42,10 @@ def settings_of(folder: Path, data: Path, output_dir: Path, **changes: Any):
 
 
 def test_trains_resumes_exactly_and_is_evaluated(
-    tmp_path: Path, data: Path, tiny_melody_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Path, tiny_melody_dir: Path
 ) -> None:
     run = train_lora(settings_of(tiny_melody_dir, data, tmp_path / "whole"))
-    with monkeypatch.context() as patch:
-        interrupt_after(2, patch)
-        with pytest.raises(SystemExit):
-            train_lora(settings_of(tiny_melody_dir, data, tmp_path / "parts"))
+    train_interrupted(settings_of(tiny_melody_dir, data, tmp_path / "parts"), 2)
     torch.manual_seed(99)
     train_lora(settings_of(tiny_melody_dir, data, tmp_path / "parts"))
     assert timeless(tmp_path / "parts") == timeless(tmp_path / "whole")

@@ -165,6 +165,18 @@ def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_folder, "append_metrics", append)
 
 
+def train_interrupted(settings: TrainSettings, step: int) -> None:
+    """Trains until Ctrl-C arrives while `step` is being recorded."""
+    import pytest
+
+    from musicgen_lora.training.train import train_lora
+
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(step, patch)
+        with pytest.raises(SystemExit):
+            train_lora(settings)
+
+
 def find_losses(losses: Iterable[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each validation finds the next of these losses; the base's comes first."""
     found = iter(losses)

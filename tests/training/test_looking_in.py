@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from safetensors.torch import load_file
-from trainer import find_losses, interrupt_after
+from trainer import find_losses, train_interrupted
 
 from musicgen_lora import extras
 from musicgen_lora.errors import UserError
@@ -142,10 +142,7 @@ def test_two_captions_are_played_where_no_prompts_are_given(
     is that without them, stopped and gone on with or not."""
     shown: dict[str, Any] = {"previews": "auto", "preview_duration": 0.2, "num_epochs": 3}
     settings = tiny_settings(tiny_model_dir, data, tmp_path / "auto", lora_dropout=0.2, **shown)
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(2, patch)
-        with pytest.raises(SystemExit):
-            train_lora(settings)
+    train_interrupted(settings, 2)
     train_lora(settings)
     said = capsys.readouterr().out
     assert said.count("2 captions, 0.2 s each") == 2
@@ -181,10 +178,7 @@ def test_previews_switched_on_at_a_resume_have_those_of_the_base(
     for step, (settings, is_made) in enumerate(
         [(plain, False), (shown, True), (shown, False), (other, True)], 1
     ):
-        with pytest.MonkeyPatch.context() as patch:
-            interrupt_after(step, patch)
-            with pytest.raises(SystemExit):
-                train_lora(settings)
+        train_interrupted(settings, step)
         assert (f"Previews: {base}" in capsys.readouterr().out) is is_made
         names = [path.stem for path in base.glob("*.wav")]
         assert names == [f"00_{prompt}" for prompt in settings.preview_prompts]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from made_datasets import tiny_settings
-from trainer import find_losses, interrupt_after
+from trainer import find_losses, train_interrupted
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.training import trainer
@@ -57,10 +57,7 @@ def test_an_adapter_that_is_lost_on_the_way_is_made_again_from_the_weights_there
             patch.setattr(trainer.Trainer, "step", step)
             run = train_lora(settings)
         else:
-            with monkeypatch.context() as stopped:
-                interrupt_after(2, stopped)
-                with pytest.raises(SystemExit):
-                    train_lora(settings)
+            train_interrupted(settings, 2)
             if when == "at its end":
                 patch.setattr(trainer.Trainer, "_finish", lambda *_: 1 / 0)
                 with pytest.raises(ZeroDivisionError):
@@ -75,7 +72,7 @@ def test_an_adapter_that_is_lost_on_the_way_is_made_again_from_the_weights_there
 
 
 def test_a_run_does_not_go_on_from_the_checkpoint_of_another(
-    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Path, tiny_model_dir: Path
 ) -> None:
     def settings(name: str, **changes: Any):
         return tiny_settings(
@@ -83,10 +80,7 @@ def test_a_run_does_not_go_on_from_the_checkpoint_of_another(
         )
 
     train_lora(settings("other", max_steps=6, seed=7))
-    with monkeypatch.context() as patch:
-        interrupt_after(2, patch)
-        with pytest.raises(SystemExit):
-            train_lora(settings("own", max_steps=4))
+    train_interrupted(settings("own", max_steps=4), 2)
     foreign = tmp_path / "own" / "checkpoints" / "step-000006"
     shutil.copytree(tmp_path / "other" / "checkpoints" / "step-000006", foreign)
     with pytest.raises(UserError, match="step-000006: belongs to another run"):

@@ -18,7 +18,7 @@ from made_datasets import (
     write_metadata,
 )
 from safetensors.torch import load_file
-from trainer import file_hashes, interrupt_after
+from trainer import file_hashes, interrupt_after, train_interrupted
 
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
@@ -114,10 +114,7 @@ def test_captions_that_come_up_on_the_way_are_encoded_alike_after_a_stop(
         )
 
     train_lora(settings("whole"))
-    with monkeypatch.context() as patch:
-        interrupt_after(2, patch)
-        with pytest.raises(SystemExit):
-            train_lora(settings("parts"))
+    train_interrupted(settings("parts"), 2)
     train_lora(settings("parts"))
     assert timeless(tmp_path / "parts") == timeless(tmp_path / "whole")
 
@@ -190,17 +187,13 @@ def test_an_unfinished_run_says_why_it_is_not_gone_on_with_and_how_it_can_be(
     tmp_path: Path,
     data: Path,
     tiny_model_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def settings(folder: Path, **changes: Any):
         return tiny_settings(tiny_model_dir, data, folder, max_steps=3, save_every=1, **changes)
 
     output_dir = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        interrupt_after(2, patch)
-        with pytest.raises(SystemExit):
-            train_lora(settings(output_dir))
+    train_interrupted(settings(output_dir), 2)
     entries = read_metadata(data)
     changes = {"lora_rank": 3, "seed": 5} if change == "settings" else {}
     if change == "captions":
@@ -236,9 +229,7 @@ def test_a_run_that_goes_on_in_another_precision_says_so_and_does(
     )
     with monkeypatch.context() as patch:
         patch.setattr(train, "choose_training_precision", lambda *_: ("bf16", "as here."))
-        interrupt_after(2, patch)
-        with pytest.raises(SystemExit):
-            train_lora(settings)
+        train_interrupted(settings, 2)
     capsys.readouterr()
     assert train_lora(settings)["precision"] == "fp32"
     said = " ".join(capsys.readouterr().out.split())
@@ -250,15 +241,11 @@ def test_a_run_that_goes_on_on_another_machine_says_so_and_records_it(
     tmp_path: Path,
     data: Path,
     tiny_model_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Another number of threads rounds differently: the weights differ from there on."""
     settings = tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=3)
-    with monkeypatch.context() as patch:
-        interrupt_after(2, patch)
-        with pytest.raises(SystemExit):
-            train_lora(settings)
+    train_interrupted(settings, 2)
     path = settings.output_dir / "run.json"
     run = json.loads(path.read_text())
     assert run["computing"] == {"chip": processor(), "threads": 1, "processes": 1}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from made_datasets import read_rows, tiny_settings
-from trainer import interrupt_after
+from trainer import train_interrupted
 
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.training.checkpoints import (
@@ -69,10 +69,7 @@ def test_an_unfinished_run_that_says_too_little_is_put_aside_with_a_word(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=3, save_every=1)
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(2, patch)
-        with pytest.raises(SystemExit):
-            train_lora(settings)
+    train_interrupted(settings, 2)
     file = settings.output_dir / "run.json"
     content = json.loads(file.read_text())
     del content[missing]
